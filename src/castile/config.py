@@ -1,0 +1,113 @@
+"""Every limit and timer, in one place, each with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is refused before the work that it bounds."""
+
+    message_bytes: int = 1 << 20
+    """A secured request is 9 KB; 1 MiB is more than a document without attachments needs."""
+    depth: int = 64
+    """libxml2 itself stops at 256; real messages nest about 20 deep."""
+    attributes: int = 64
+    """Per element: canonicalisation is quadratic in attributes."""
+    namespaces_per_element: int = 32
+    """Canonicalisation is quadratic in namespace declarations too."""
+    namespaces: int = 256
+    """In the whole message."""
+    elements: int = 20_000
+    """Dense XML has an element per 40 bytes; this is twice what 1 MiB of it usually holds."""
+    name_characters: int = 1_024
+    """Longer names only serve hash collisions and log flooding."""
+    attribute_bytes: int = 64 << 10
+    """One attribute value."""
+    header_blocks: int = 64
+    """The composite needs about ten."""
+    references: int = 32
+    """Per signature: each one costs a canonicalisation."""
+    transforms: int = 2
+    """Per reference: exclusive C14N and STR-Transform are all there is."""
+    signatures: int = 4
+    """Primary and endorsing ones."""
+    encrypted_data: int = 16
+    derived_keys: int = 8
+    """Two per direction are usual."""
+    digested_factor: int = 4
+    """Digested bytes are at most this many times the message."""
+    acknowledgement_ranges: int = 128
+    """WCF's own limit; a range bomb grows every acknowledgement."""
+    window_messages: int = 64
+    """Held out of order or not yet delivered, per sequence."""
+    window_bytes: int = 8 << 20
+    sequences_per_principal: int = 64
+    sequences: int = 100_000
+    contexts_per_principal: int = 64
+    contexts: int = 100_000
+    replay_rows: int = 1_000_000
+    identifier_characters: int = 1_024
+    request_seconds: float = 30.0
+    """For a whole request body to arrive: a slow sender holds a connection no longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timers:
+    """Seconds, unless the name says otherwise."""
+
+    clock_skew: float = 180.0
+    """How far a peer's clock may be off; at most 300."""
+    timestamp_ttl: float = 300.0
+    """Life of the Timestamp that we send, and the most that we accept (plus the skew)."""
+    token_lifetime: float = 7_200.0
+    """Of a security context token that our trust service issues."""
+    token_cache_after_expiry: float = 7_200.0
+    """An expired token serves recovery this long."""
+    instance_grace: float = 300.0
+    """An old instance is accepted this long after the new one was first used."""
+    retransmit_interval: float = 2.0
+    """Before the first repetition."""
+    retransmit_limit: float = 60.0
+    """The back-off doubles up to this."""
+    retransmit_jitter: float = 0.2
+    """Part of the interval, so that a fleet doesn't repeat in step."""
+    give_up_durable: float = 86_400.0
+    """An unanswered message of a durable sequence makes it fail after this."""
+    give_up_in_memory: float = 600.0
+    create_timeout: float = 60.0
+    close_timeout: float = 30.0
+    terminate_timeout: float = 30.0
+    acknowledgement_interval: float = 0.2
+    reply_wait: float = 30.0
+    """How long an HTTP exchange stays open for a handler's reply before 202."""
+    call_timeout: float = 60.0
+    connect_timeout: float = 10.0
+    retention: float = 86_400.0
+    """An ended sequence is remembered this long, so that late repetitions are answered."""
+    inactivity_timeout: float = 600.0
+    handler_seconds: float = 30.0
+    """The most that a transactional handler may hold the store."""
+    handler_backoff: float = 1.0
+    """First wait before a failed one-way handler runs again; doubled each time."""
+    drain: float = 30.0
+    """For running handlers at a graceful stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How an endpoint behaves."""
+
+    limits: Limits = field(default_factory=Limits)
+    timers: Timers = field(default_factory=Timers)
+    acknowledge_every: int = 16
+    """A stand-alone acknowledgement is sent at the latest after this many messages."""
+    max_message_number: int = (1 << 63) - 1
+    max_in_flight: int = 64
+    max_concurrency: int = 32
+    """Handlers that run at once."""
+    handler_attempts: int = 5
+    """A one-way handler that failed this often is parked."""
+    testing: bool = False
+    """Allows lifetimes of seconds."""
