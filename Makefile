@@ -1,0 +1,52 @@
+# Two commands for a newcomer: make demo, make test. Each target installs what it needs.
+# ARGS goes to the program behind a target: make test ARGS="tests/protocol -x".
+
+VENV        = .venv
+ORACLE      = .venv-oracle
+ARGS        =
+MAKEFLAGS  += --no-print-directory
+environment = tools/environment
+
+.PHONY: help demo test oracle check format docs bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    install castile in $(VENV) and run castile demo"
+	@echo "make test    install the test extras and run the tests"
+	@echo "make check   ruff and mypy --strict"
+	@echo "make docs    the documentation, in docs/_build/html"
+	@echo "make bench   measure: CPU per message, calls per second"
+	@echo "make clean   remove everything that these targets made"
+
+demo:
+	@$(environment) $(VENV) --editable .
+	@$(VENV)/bin/castile demo $(ARGS)
+
+test: oracle
+	@$(environment) $(VENV) --editable '.[test]'
+	@CASTILE_ORACLE='$(CURDIR)/$(ORACLE)/bin/python' $(VENV)/bin/python -m pytest $(ARGS)
+
+# Independent signature libraries; castile and they never share an environment.
+oracle:
+	@$(environment) $(ORACLE) --only-binary=:all: --requirement tests/oracle.txt
+
+check:
+	@$(environment) $(VENV) --editable '.[test,check]'
+	@$(VENV)/bin/python -m ruff check --quiet .
+	@$(VENV)/bin/python -m mypy
+
+format:
+	@$(environment) $(VENV) --editable '.[test,check]'
+	@$(VENV)/bin/python -m ruff check --quiet --fix .
+
+docs:
+	@$(environment) $(VENV) --editable '.[docs]'
+	@$(VENV)/bin/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+bench:
+	@$(environment) $(VENV) --editable .
+	@$(VENV)/bin/python bench/run.py $(ARGS)
+
+clean:
+	@rm -rf $(VENV) $(ORACLE) docs/_build build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
