@@ -1,1 +1,293 @@
+"""The store: what must survive a crash, behind one actor with shared commits.
 
+`open` gives a `Store`; ``store.run(step)`` queues a function of a `Transaction` and returns a
+future that resolves only once the step's transaction is committed (features ST-03, ST-04). A
+step that raises undoes itself alone. A commit that fails fails every step in it, and keeps
+nothing of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeVar
+
+from castile.clock import Clock, Now, system
+from castile.config import Settings
+from castile.store.records import (
+    ContextRecord,
+    Damage,
+    DestinationRecord,
+    InboxRow,
+    InboxStatus,
+    OutboxRow,
+    ReplyRow,
+    Side,
+    SourceRecord,
+)
+
+if TYPE_CHECKING:
+    from castile.store.application import ApplicationConnection
+
+__all__ = ["UNCHANGED", "Durability", "Seal", "Store", "Transaction", "Unchanged", "open"]
+
+T = TypeVar("T")
+Durability = Literal["full", "normal", "off"]
+"""``full`` loses nothing; ``normal`` may lose the last commits at a power cut, ``off`` at any
+crash of the machine."""
+Seal = bytes | str | Path | Callable[[], bytes] | None
+"""The key-encryption key: 32 bytes, ``"env:NAME"``, ``"file:PATH"``, a path, or a function that
+fetches it. ``"require"``: the environment must name one. None: ``CASTILE_STORE_KEY``, else a key
+file beside the store, made at need."""
+
+
+class Unchanged(Enum):
+    """The type of `UNCHANGED`: this column stays as it is."""
+
+    UNCHANGED = "unchanged"
+
+
+UNCHANGED: Final = Unchanged.UNCHANGED
+
+
+class Transaction(Protocol):
+    """What one step may do. Only valid inside the step.
+
+    Methods that return one row raise `StoreDamaged` if it can't be read; methods that return
+    several leave such rows out and note them (`damaged`). Writing a row whose key is taken, where
+    nothing says that it replaces, is a `StoreError`.
+    """
+
+    @property
+    def connection(self) -> ApplicationConnection:
+        """The application's way into this transaction (``ctx.transaction``).
+
+        UsageError: the step isn't exclusive.
+        """
+
+    # contexts
+    def context(
+        self, identifier: str, *, side: Side | None = None, endpoint: str | None = None
+    ) -> ContextRecord | None:
+        """The context of this Identifier. A client asks with its side and endpoint: two peers
+        may give the same Identifier."""
+
+    def save_context(self, record: ContextRecord) -> None:
+        """Insert or replace."""
+
+    def contexts(
+        self, *, side: Side | None = None, endpoint: str | None = None, ended: bool = False
+    ) -> list[ContextRecord]:
+        """The contexts that haven't ended, or with `ended` all."""
+
+    def count_contexts(self, side: Side, principal: str | None = None) -> int:
+        """How many haven't ended, of everybody or of one principal."""
+
+    # sequences
+    def source(self, key: str) -> SourceRecord | None:
+        """By local key."""
+
+    def source_of(
+        self, identifier: str, *, side: Side | None = None, endpoint: str | None = None
+    ) -> SourceRecord | None:
+        """By the identifier on the wire, which is unique per side and endpoint."""
+
+    def save_source(self, record: SourceRecord) -> None:
+        """Insert or replace. StoreError: another source of this side and endpoint has this
+        identifier."""
+
+    def sources(
+        self, *, side: Side | None = None, endpoint: str | None = None, unfinished: bool = False
+    ) -> list[SourceRecord]:
+        """In the order of their making."""
+
+    def destination(self, identifier: str) -> DestinationRecord | None: ...
+
+    def destination_by_create(
+        self, message_id: str, *, endpoint: str | None = None
+    ) -> DestinationRecord | None:
+        """The one that this CreateSequence made."""
+
+    def destination_by_offer(self, offered: str, *, endpoint: str | None = None) -> DestinationRecord | None:
+        """The one whose CreateSequence offered this identifier."""
+
+    def save_destination(self, record: DestinationRecord) -> None:
+        """Insert or replace."""
+
+    def destinations(
+        self, *, side: Side | None = None, endpoint: str | None = None, unfinished: bool = False
+    ) -> list[DestinationRecord]:
+        """In the order of their making."""
+
+    def count_destinations(self, side: Side, principal: str | None = None) -> int:
+        """How many are unfinished, of everybody or of one principal."""
+
+    def forget_source(self, key: str) -> None:
+        """Delete it and its outbox rows."""
+
+    def forget_destination(self, identifier: str) -> None:
+        """Delete it and its inbox rows, and replies outside a sequence that answer them."""
+
+    # outbox
+    def enqueue(self, row: OutboxRow) -> None: ...
+
+    def outbox_row(self, message_id: str) -> OutboxRow | None: ...
+
+    def outbox_by_key(self, endpoint: str, key: str) -> OutboxRow | None:
+        """The call that a caller gave this key."""
+
+    def reply_to(self, sequence: str, number: int) -> OutboxRow | None:
+        """The reply to this request."""
+
+    def update_outbox(
+        self,
+        message_id: str,
+        *,
+        due: float | Unchanged | None = UNCHANGED,
+        attempts: int | Unchanged = UNCHANGED,
+        acknowledged: bool | Unchanged = UNCHANGED,
+        last_error: str | Unchanged | None = UNCHANGED,
+    ) -> bool:
+        """Whether there is such a row."""
+
+    def dequeue(self, message_id: str) -> bool:
+        """Delete; whether there was such a row."""
+
+    def outbox(self, sequence_key: str) -> list[OutboxRow]:
+        """All rows of one sequence, lifecycle messages first, then by number."""
+
+    def outbox_count(self, sequence_key: str) -> int: ...
+
+    def due(
+        self, utc: float, limit: int, *, side: Side = "client", endpoint: str | None = None
+    ) -> list[OutboxRow]:
+        """Rows whose time has come, the longest due first; equal ones in the order of enqueueing."""
+
+    def next_due(self, *, side: Side = "client", endpoint: str | None = None) -> float | None:
+        """When the next row is due."""
+
+    def wake(
+        self, utc: float, *, side: Side, endpoint: str | None = None, sequence_key: str | None = None
+    ) -> int:
+        """At recovery: every row that isn't acknowledged, or waits for a reply, is due at `utc`."""
+
+    def mark_acknowledged(self, sequence_key: str, ranges: Iterable[tuple[int, int]]) -> list[str]:
+        """Mark rows as acknowledged; MessageIDs of those newly marked, by number."""
+
+    def purge(self, sequence_key: str, ranges: Iterable[tuple[int, int]]) -> int:
+        """Delete the rows with these numbers; how many."""
+
+    # inbox
+    def accept(self, row: InboxRow) -> None: ...
+
+    def inbox_row(self, sequence: str, number: int) -> InboxRow | None: ...
+
+    def inbox(
+        self,
+        *,
+        sequence: str | None = None,
+        status: InboxStatus | None = None,
+        side: Side | None = None,
+        endpoint: str | None = None,
+        limit: int | None = None,
+    ) -> list[InboxRow]:
+        """By sequence and number; without `status` all but the done ones."""
+
+    def update_inbox(
+        self,
+        sequence: str,
+        number: int,
+        *,
+        status: InboxStatus | Unchanged = UNCHANGED,
+        attempts: int | Unchanged = UNCHANGED,
+        due: float | Unchanged | None = UNCHANGED,
+        reply_message_id: str | Unchanged | None = UNCHANGED,
+        last_error: str | Unchanged | None = UNCHANGED,
+    ) -> bool:
+        """Whether there is such a row. ``status="done"`` drops the body."""
+
+    def trim_inbox(self, sequence: str, below: int) -> int:
+        """Delete done rows with numbers under `below`; how many."""
+
+    # replies received by a client
+    def save_reply(self, row: ReplyRow) -> None:
+        """Insert; a second reply to the same request is left out."""
+
+    def reply(self, message_id: str) -> ReplyRow | None: ...
+
+    def reply_by_key(self, endpoint: str, key: str) -> ReplyRow | None: ...
+
+    def consume(self, message_id: str, utc: float) -> bool:
+        """Mark as handed to the caller; whether there is such a row."""
+
+    def unconsumed(self, endpoint: str | None = None) -> list[ReplyRow]:
+        """In the order of arrival."""
+
+    # keeping house
+    def reject_replay(self, evidence: bytes, expires: float, now: Now) -> None:
+        """Remember a message until `expires` (its Timestamp's end plus the skew).
+
+        SecurityFailure: it was seen before. StoreFull: `Limits.replay_rows` are remembered.
+        """
+
+    def sweep(self, now: Now, limit: int) -> int:
+        """Delete up to `limit` rows that have outlived their retention; how many. Call again
+        while it returns `limit`."""
+
+    def damaged(self) -> list[Damage]:
+        """Rows that were found unreadable."""
+
+    def forget_damage(self, table: str, key: str) -> None:
+        """Strike one from the list."""
+
+
+class Store(Protocol):
+    """An open store."""
+
+    @property
+    def location(self) -> Path | None:
+        """The file; None in memory."""
+
+    @property
+    def commits(self) -> int:
+        """Durable commits so far."""
+
+    def run(
+        self, step: Callable[[Transaction], T], *, exclusive: bool = False, seconds: float | None = None
+    ) -> Future[T]:
+        """Queue a step. The future resolves after the commit, in the store's thread.
+
+        An `exclusive` step is a transaction of its own, in which the application may use
+        `Transaction.connection`; it may take `seconds` (`Timers.handler_seconds`), after which
+        it is rolled back with a StoreError.
+
+        UsageError: the store is closed, was inherited over a fork, or this is called from inside
+        a step. StoreFull, StoreBusy, StoreDamaged, StoreError: by the future, and nothing of the
+        step was kept.
+        """
+
+    def close(self) -> None:
+        """Finish what is queued, then close the file. A second call does nothing."""
+
+
+def open(  # noqa: A001 - the word of the standard library for it
+    location: str | Path | None = None,
+    *,
+    seal: Seal = None,
+    settings: Settings | None = None,
+    clock: Clock = system,
+    durability: Durability = "full",
+) -> Store:
+    """Open or make a store; None: in memory, gone when it is closed.
+
+    StoreBusy: another process holds it, named by its pid. StoreInvalid: the file is no castile
+    store, or the key doesn't fit. StoreTooNew: a newer castile wrote it. StoreFull, StoreError:
+    the file can't be made or read.
+    """
+    from castile.store.actor import Actor
+
+    return Actor.open(
+        location, seal=seal, settings=settings or Settings(), clock=clock, durability=durability
+    )
