@@ -1,1 +1,1 @@
-
+"""The rules: ``step(state, event, now) -> (state, actions)``, pure, one machine a file."""
