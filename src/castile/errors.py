@@ -42,6 +42,8 @@ class SOAPFault:
     """wsa:Action of the message; None: the SOAP fault action of the addressing edition."""
     sequence: str | None = None
     """The sequence that an RM fault is about (SOAP 1.1 carries it in a header)."""
+    nested: QName | None = None
+    """A Subcode inside the Subcode (WS-Addressing 1.0 SOAP binding, 6.4; SOAP 1.2 only)."""
 
 
 @dataclass(frozen=True, slots=True)

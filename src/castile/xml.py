@@ -11,11 +11,12 @@ import re
 from functools import lru_cache
 from io import BytesIO
 from typing import Final, TypeAlias
+from xml.sax.saxutils import unescape
 
 from lxml import etree
 
 from castile.config import Limits
-from castile.errors import Malformed, UsageError
+from castile.errors import Malformed, QName, UsageError
 
 Element: TypeAlias = etree._Element
 """An element of a parsed document."""
@@ -44,6 +45,10 @@ _DECLARATION: Final = re.compile(
 _SPECIAL_MARKUP: Final = re.compile(rb"<[!?]")
 _NAME: Final = re.compile(rb"[^\s/>]++")
 _ATTRIBUTE: Final = re.compile(rb"""\s++([^\s=>]++)\s*+=\s*+("[^"]*+"|'[^']*+')""")
+_START_TAG: Final = re.compile(rb"""<([^\s>]++)((?: [^\s=]++="[^"]*+")*+)>""")
+_PAIR: Final = re.compile(rb"""([^\s=]++)="([^"]*+)\"""")
+_VALUE_PREFIX: Final = re.compile(rb"""[">\s]([A-Za-z_][\w.-]*+):(?!/)""")
+_QUOTES: Final = {"&quot;": '"'}
 _SCHEME: Final = r"[A-Za-z][A-Za-z0-9+.-]*+:"
 _ABSOLUTE: Final = re.compile(_SCHEME)
 _MAYBE_RELATIVE: Final = re.compile(
@@ -355,7 +360,11 @@ def escape_attribute(value: str) -> str:
 
 
 def canonical_fragment(body: bytes | Element, limits: Limits) -> bytes:
-    """A caller's own element, as bytes or from lxml, in exclusive C14N; else `UsageError`."""
+    """A caller's own element, as bytes or from lxml, in exclusive C14N; else `UsageError`.
+
+    A prefix that only a value uses (``xsi:type="xsd:int"``) has no place in that form and is
+    declared on the outermost element nevertheless; `split_declarations` takes it off again.
+    """
     try:
         root = parse(body, limits) if isinstance(body, bytes) else body
         octets = canonical(root)
@@ -363,7 +372,53 @@ def canonical_fragment(body: bytes | Element, limits: Limits) -> bytes:
             parse(octets, limits)
     except Malformed as error:
         raise UsageError(f"the body is not one well-formed element within the limits: {error}") from error
-    return octets
+    source = body if isinstance(body, bytes) else etree.tostring(body)
+    candidates = {
+        prefix.decode() for prefix in set(_VALUE_PREFIX.findall(octets)) if b"xmlns:%b=" % prefix in source
+    }
+    return _declare(octets, _lost(root, octets, candidates)) if candidates else octets
+
+
+def _lost(root: Element, octets: bytes, candidates: set[str]) -> dict[str, str]:
+    """What `candidates` stood for where the canonical form no longer says it."""
+    lost: dict[str, str] = {}
+    for before, after in zip(root.iter("*"), _build(octets).iter("*"), strict=True):
+        scope, left = before.nsmap, after.nsmap
+        values = [after.text or "", *after.attrib.values(), *(child.tail or "" for child in after)]
+        for prefix in candidates & scope.keys():
+            uri = scope[prefix] or ""
+            if left.get(prefix) == uri or not any(f"{prefix}:" in str(value) for value in values):
+                continue
+            if prefix in left or lost.setdefault(prefix, uri) != uri:
+                raise UsageError(f"the body binds the prefix {prefix!r} twice and uses it in a value")
+    return lost
+
+
+def _declare(octets: bytes, namespaces: dict[str, str]) -> bytes:
+    """The element with further declarations on its start tag, in canonical order."""
+    found = _START_TAG.match(octets)
+    if found is None or not namespaces:
+        return octets
+    own = [pair for pair in _PAIR.findall(found[2]) if pair[0].startswith(b"xmlns")]
+    others = found[2][sum(len(name) + len(value) + 4 for name, value in own) :]
+    own += [(f"xmlns:{p}".encode(), escape_attribute(uri).encode()) for p, uri in namespaces.items()]
+    scope = b"".join(b' %b="%b"' % pair for pair in sorted(own))
+    return b"".join((b"<", found[1], scope, others, octets[found.end() - 1 :]))
+
+
+def split_declarations(octets: bytes) -> tuple[bytes, tuple[tuple[str, str], ...]]:
+    """A `canonical_fragment` as pure exclusive C14N, and the prefixes that its values need."""
+    found = _START_TAG.match(octets)
+    if found is None or b" xmlns:" not in found[2]:
+        return octets, ()
+    pairs = _PAIR.findall(found[2])
+    used = {found[1].partition(b":")[0]} | {name.partition(b":")[0] for name, _ in pairs}
+    moved = [(name, value) for name, value in pairs if name.startswith(b"xmlns:") and name[6:] not in used]
+    if not moved:
+        return octets, ()
+    kept = b"".join(b' %b="%b"' % pair for pair in pairs if pair not in moved)
+    bare = b"".join((b"<", found[1], kept, octets[found.end() - 1 :]))
+    return bare, tuple((name[6:].decode(), unescape(value.decode(), _QUOTES)) for name, value in moved)
 
 
 def inside(element: Element) -> list[Element]:
@@ -379,6 +434,12 @@ def text_of(element: Element) -> str:
     if len(element):
         raise Malformed(f"{local_name(element)} must hold text only")
     return element.text or ""
+
+
+def name_of(element: Element) -> QName:
+    """Namespace URI (empty: none) and local name."""
+    namespace, _, local = str(element.tag).rpartition("}")
+    return namespace[1:], local
 
 
 def local_name(element: Element) -> str:
