@@ -1,39 +1,33 @@
-"""The HTTP client: one small protocol, and its default on pyreqwest.
+"""The HTTP client: one small protocol, and its default.
 
 Every status is an answer: what it means for the message is `classify`'s and then the caller's
 word. Redirects aren't followed (a signed To names one endpoint), nothing is repeated on its own
 (repeating is the business of WS-ReliableMessaging), and an answer is read no further than its
-limit. Proxies are the standard ones of the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY,
+limit. Proxies are the standard ones of the environment (http_proxy, HTTPS_PROXY, ALL_PROXY,
 NO_PROXY) unless one is given.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
-import threading
-from collections.abc import Sequence
+import ssl
 from dataclasses import dataclass, field
-from datetime import timedelta
 from email.utils import parsedate_to_datetime
-from functools import lru_cache
-from typing import Final, Literal, Protocol, TypeVar
-from urllib.parse import urlsplit
+from typing import Final, Literal, Protocol
+from urllib.request import getproxies_environment
 
-from pyreqwest import exceptions
-from pyreqwest.client import BaseClientBuilder, Client, ClientBuilder, SyncClient, SyncClientBuilder
-from pyreqwest.proxy import ProxyBuilder
-from pyreqwest.response import BaseResponse
-
-from castile import clock
+from castile.clock import Clock, system
 from castile.config import Limits, Timers
-from castile.errors import CastileError, Exchange, TransportError, UsageError
+from castile.errors import Exchange, TransportError, UsageError
+from castile.transport.connections import BlockingPool, LoopingPool, NotConnected, Route, reason
+from castile.transport.h1 import Address, Broken, Reader, address_of, compose
 from castile.versions import SOAP_1_1, SOAP_1_2
 
 SOAP_TYPES: Final = frozenset({SOAP_1_1.content_type, SOAP_1_2.content_type})
 MOST_RETRY_AFTER: Final = 86_400.0
 """Seconds: no peer may silence us for longer than a day."""
 
-Builder = TypeVar("Builder", bound=BaseClientBuilder)
 Meaning = Literal["envelope", "empty", "retry", "refused"]
 
 
@@ -127,27 +121,13 @@ def read_retry_after(value: str | None, now_utc: float) -> float | None:
     return min(max(moment - now_utc, 0.0), MOST_RETRY_AFTER)
 
 
-@lru_cache(maxsize=256)
-def endpoint_of(url: str) -> str:
-    """``host:port`` of an http or https URL, for people; no path, query or credentials."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise UsageError(f"the address isn't a URL: {error}") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError("the address must be an http:// or https:// URL with a host")
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{host}:{port or (443 if parts.scheme == 'https' else 80)}"
-
-
 class HTTPClient:
-    """The default client: keep-alive, a shared pool, HTTP/1.1, certificates checked.
+    """The default client: HTTP/1.1, keep-alive, one pool for all threads and event loops.
 
-    `roots` are PEM certificates trusted beside the system's, `identity` a PEM certificate chain
-    with its private key for TLS client authentication, `proxy` a URL used instead of the
-    environment's. Connections are opened by the first request of each process, so that an
-    instance made before a fork serves both sides of it.
+    `tls` is for https; without one, certificates are checked against the system's. `proxy` is an
+    ``http://`` URL used instead of the environment's, or empty for none. Connections are opened
+    by the first request of each process: an instance made, or even used, before a fork serves
+    both sides of it.
     """
 
     def __init__(
@@ -155,140 +135,147 @@ class HTTPClient:
         limits: Limits | None = None,
         timers: Timers | None = None,
         *,
-        roots: bytes | None = None,
-        identity: bytes | None = None,
+        tls: ssl.SSLContext | None = None,
         proxy: str | None = None,
+        clock: Clock = system,
     ) -> None:
         self._most = (limits or Limits()).message_bytes
-        self._connect = timedelta(seconds=(timers or Timers()).connect_timeout)
-        self._roots = roots
-        self._identity = identity
+        self._connect_seconds = (timers or Timers()).connect_timeout
+        self._context = tls
         self._proxy = proxy
-        self._lock = threading.Lock()
-        self._owner = 0
-        self._sync: SyncClient | None = None
-        self._async: Client | None = None
+        self._clock = clock
         self._closed = False
+        self._ways: dict[tuple[bool, str, int], _Way] = {}
+        # By process: what a fork inherits is neither used nor closed in the child.
+        self._blocking: dict[int, BlockingPool] = {}
+        self._looping: dict[int, LoopingPool] = {}
 
     def post(self, request: HTTPRequest, timeout: float) -> HTTPResponse:
         """POST and wait, `timeout` seconds at the most for the whole exchange."""
-        where = endpoint_of(request.url)
+        deadline = self._clock().tick + timeout
+        address, way, reader = self._prepare(request)
+        octets = compose(address, way.prefix + address.target, request.headers + way.headers, request.body)
         try:
-            builder = self._blocking().post(request.url).headers(request.headers)
-            posted = builder.body_bytes(request.body).timeout(timedelta(seconds=timeout))
-            with posted.build_streamed() as response:
-                self._check_length(response, where)
-                reader, chunks, size = response.body_reader, [], 0
-                while (chunk := reader.read_chunk()) is not None:
-                    size = self._counted(size + len(chunk), where, response.status)
-                    chunks.append(chunk)
-                return _answer(response, b"".join(chunks))
-        except exceptions.PyreqwestError as error:
-            raise _failure(error, where, timeout) from None
+            self._threads().exchange(way.route, octets, reader, deadline)
+        except (NotConnected, Broken, OSError) as error:
+            raise self._failure(error, address, timeout) from None
+        return self._answer(reader)
 
     async def apost(self, request: HTTPRequest, timeout: float) -> HTTPResponse:
         """`post` for an event loop; a cancelled task gives its connection up at once."""
-        where = endpoint_of(request.url)
+        address, way, reader = self._prepare(request)
+        octets = compose(address, way.prefix + address.target, request.headers + way.headers, request.body)
         try:
-            builder = self._looping().post(request.url).headers(request.headers)
-            posted = builder.body_bytes(request.body).timeout(timedelta(seconds=timeout))
-            async with posted.build_streamed() as response:
-                self._check_length(response, where)
-                reader, chunks, size = response.body_reader, [], 0
-                while (chunk := await reader.read_chunk()) is not None:
-                    size = self._counted(size + len(chunk), where, response.status)
-                    chunks.append(chunk)
-                return _answer(response, b"".join(chunks))
-        except exceptions.PyreqwestError as error:
-            raise _failure(error, where, timeout) from None
+            async with asyncio.timeout(timeout):
+                await self._loops().exchange(way.route, octets, reader)
+        except (NotConnected, Broken, OSError) as error:
+            raise self._failure(error, address, timeout) from None
+        return self._answer(reader)
 
     def close(self) -> None:
         """Close the connections; a request under way ends with `TransportError`."""
-        with self._lock:
-            self._closed = True
-            sync, self._sync, self._async = self._sync, None, None
-            ours = self._owner == os.getpid()
-        if sync is not None and ours:
-            sync.close()
+        self._closed = True
+        process = os.getpid()
+        for pool in (self._blocking.get(process), self._looping.get(process)):
+            if pool is not None:
+                pool.close()
 
-    def _blocking(self) -> SyncClient:
-        if self._sync is not None and self._owner == os.getpid():
-            return self._sync
-        with self._lock:
-            self._enter_process()
-            if self._sync is None:
-                self._sync = self._configure(SyncClientBuilder()).build()
-            return self._sync
-
-    def _looping(self) -> Client:
-        if self._async is not None and self._owner == os.getpid():
-            return self._async
-        with self._lock:
-            self._enter_process()
-            if self._async is None:
-                self._async = self._configure(ClientBuilder()).build()
-            return self._async
-
-    def _enter_process(self) -> None:
+    def _prepare(self, request: HTTPRequest) -> tuple[Address, _Way, Reader]:
         if self._closed:
             raise UsageError("this HTTP client is closed")
-        if self._owner != os.getpid():
-            self._sync = self._async = None
-            self._owner = os.getpid()
+        address = address_of(request.url)
+        key = (address.tls, address.host, address.port)
+        way = self._ways.get(key)
+        if way is None:
+            if len(self._ways) >= 256:
+                self._ways.clear()
+            way = self._ways[key] = _way(address, self._proxy_for(address))
+        return address, way, Reader(self._most)
 
-    def _configure(self, builder: Builder) -> Builder:
-        builder.follow_redirects(False).referer(False).error_for_status(False)
-        builder.brotli(False).zstd(False).deflate(False).gzip(True)
-        builder.connect_timeout(self._connect).user_agent("castile")
-        if self._roots is not None:
-            builder.add_root_certificate_pem(self._roots)
-        if self._identity is not None:
-            builder.identity_pem(self._identity)
+    def _proxy_for(self, address: Address) -> str:
         if self._proxy is not None:
-            builder.proxy(ProxyBuilder.all(self._proxy))
-        return builder
+            return self._proxy
+        proxies = getproxies_environment()
+        if _bypassed(address, proxies.get("no", "")):
+            return ""
+        return proxies.get("https" if address.tls else "http") or proxies.get("all") or ""
 
-    def _check_length(self, response: BaseResponse, where: str) -> None:
-        length = response.get_header("content-length")
-        if length is not None and length.isdigit():
-            self._counted(int(length), where, response.status)
+    def _threads(self) -> BlockingPool:
+        process = os.getpid()
+        pool = self._blocking.get(process)
+        if pool is None:
+            new = BlockingPool(self._connect_seconds, self._tls, self._clock)
+            pool = self._blocking.setdefault(process, new)
+        return pool
 
-    def _counted(self, size: int, where: str, status: int) -> int:
-        if size > self._most:
-            raise TransportError(
-                f"the answer of {where} is larger than {self._most} bytes", exchange=Exchange(status=status)
-            )
-        return size
+    def _loops(self) -> LoopingPool:
+        process = os.getpid()
+        pool = self._looping.get(process)
+        if pool is None:
+            new = LoopingPool(self._connect_seconds, self._tls, self._clock)
+            pool = self._looping.setdefault(process, new)
+        return pool
+
+    def _tls(self) -> ssl.SSLContext:
+        # Two threads may each make one; the loser's is used once and forgotten.
+        if self._context is None:
+            self._context = ssl.create_default_context()
+            self._context.set_alpn_protocols(["http/1.1"])
+        return self._context
+
+    def _answer(self, reader: Reader) -> HTTPResponse:
+        return HTTPResponse(
+            reader.status,
+            reader.body,
+            reader.header("content-type") or "",
+            read_retry_after(reader.header("retry-after"), self._clock().utc),
+            tuple(reader.headers),
+        )
+
+    def _failure(
+        self, error: NotConnected | Broken | OSError, address: Address, timeout: float
+    ) -> TransportError:
+        where = address.place
+        if self._closed:
+            return TransportError(f"the HTTP client was closed before {where} had answered")
+        if isinstance(error, NotConnected):
+            return TransportError(f"no connection to {where}: {error}")
+        if isinstance(error, TimeoutError):
+            return TransportError(f"no whole answer from {where} within {timeout:g} s")
+        return TransportError(f"the exchange with {where} broke off: {reason(error)}")
 
 
-def _answer(response: BaseResponse, body: bytes) -> HTTPResponse:
-    headers = tuple(response.headers.items())
-    return HTTPResponse(
-        response.status,
-        body,
-        response.get_header("content-type") or "",
-        read_retry_after(response.get_header("retry-after"), clock.system().utc),
-        headers,
-    )
+def _bypassed(address: Address, no_proxy: str) -> bool:
+    """NO_PROXY as curl reads it: ``*``, or names that stand for themselves and what is below them."""
+    for entry in (entry.strip().lower().lstrip(".") for entry in no_proxy.split(",")):
+        if entry == "*":
+            return True
+        for name in (address.host, address.place):
+            if entry and (name == entry or name.endswith(f".{entry}")):
+                return True
+    return False
 
 
-def _failure(error: exceptions.PyreqwestError, where: str, timeout: float) -> CastileError:
-    """pyreqwest's error in our words; its own text would quote the whole URL."""
-    causes: Sequence[exceptions.Cause] = ()
-    if isinstance(error, exceptions.DetailedPyreqwestError):
-        causes = error.details["causes"] or ()
-    texts = [cause["message"] for cause in causes]
-    # Its class for a total time-out is ConnectTimeoutError whatever it waited for.
-    connecting = any("(Connect)" in text for text in texts)
-    last = texts[-1] if texts and "url (" not in texts[-1] else type(error).__name__
-    if isinstance(error, exceptions.BuilderError):
-        return UsageError(f"the request to {where} can't be sent: {last}")
-    if isinstance(error, exceptions.ClientClosedError):
-        return TransportError(f"the HTTP client was closed while {where} was answering")
-    if isinstance(error, exceptions.RequestTimeoutError):
-        if connecting:
-            return TransportError(f"no connection to {where} in time")
-        return TransportError(f"no whole answer from {where} within {timeout:g} s")
-    if connecting or isinstance(error, exceptions.ConnectError):
-        return TransportError(f"no connection to {where}: {last}")
-    return TransportError(f"the exchange with {where} broke off: {last}")
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How the requests to one origin travel: directly or through a proxy."""
+
+    route: Route
+    prefix: str = ""
+    """Before the target: a proxy is asked for the whole URL (RFC 9112, 3.2.2)."""
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+
+def _way(address: Address, proxy_url: str) -> _Way:
+    server_name = address.host if address.tls else None
+    if not proxy_url:
+        return _Way(Route(address.host, address.port, server_name))
+    proxy = address_of(proxy_url if "://" in proxy_url else f"http://{proxy_url}")
+    if proxy.tls:
+        raise UsageError("a proxy that is itself reached over TLS isn't supported: use its http:// address")
+    identity = f"Proxy-Authorization: {proxy.credentials}\r\n" if proxy.credentials else ""
+    if address.tls:
+        ask = f"CONNECT {address.place} HTTP/1.1\r\nHost: {address.place}\r\n{identity}\r\n"
+        return _Way(Route(proxy.host, proxy.port, server_name, ask.encode("ascii")))
+    headers = (("Proxy-Authorization", proxy.credentials),) if proxy.credentials else ()
+    return _Way(Route(proxy.host, proxy.port), f"http://{address.authority}", headers)
