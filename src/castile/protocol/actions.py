@@ -143,6 +143,4 @@ class Refuse:
 
 
 SourceAction = Number | Purge | Resend | SendClose | SendLastMessage | SendTerminate | Fail | Complete
-DestinationAction = (
-    Accept | Deliver | Duplicate | Drop | Discard | Incomplete | Acknowledge | Refuse | Fail
-)
+DestinationAction = Accept | Deliver | Duplicate | Drop | Discard | Incomplete | Acknowledge | Refuse | Fail

@@ -474,9 +474,7 @@ def _checked(state: Source, event: Acknowledged) -> RangeSet:
         raise _invalid(state, event, f"it has a number above {state.highest}, which was never sent")
     if any(number < 1 for number in event.nacks) or (event.nacks and (ranges or event.final)):
         raise _invalid(state, event, "its Nacks are none")
-    if event.final and (
-        state.phase in (Phase.OPEN, Phase.SUSPECT) or not WSRM[state.edition].can_close
-    ):
+    if event.final and (state.phase in (Phase.OPEN, Phase.SUSPECT) or not WSRM[state.edition].can_close):
         raise _invalid(state, event, "it is final, and nobody closed the sequence")
     if event.nacks or state.acknowledged.issubset(numbers):
         return numbers
@@ -495,9 +493,7 @@ def _close(state: Source, phase: Phase, incomplete: bool, now: Now) -> Step:
         state = replace(state, incomplete=state.incomplete or incomplete)
         return (step(state, Drained(), now)[0] if _drained(state) else state), ()
     _require_acknowledged(state, incomplete)
-    state = replace(
-        state, phase=phase, last=state.highest or None, incomplete=bool(state.unacknowledged)
-    )
+    state = replace(state, phase=phase, last=state.highest or None, incomplete=bool(state.unacknowledged))
     if WSRM[state.edition].can_close:
         return state, (SendClose(state.last),)
     if state.highest < state.max_number:
@@ -569,9 +565,7 @@ def _drained(state: Source) -> bool:
 def _require_acknowledged(state: Source, incomplete: bool) -> None:
     if state.unacknowledged and not incomplete:
         count = state.highest - state.acknowledged.count
-        raise UsageError(
-            f"{count} messages are not acknowledged: wait for them, or close(incomplete=True)"
-        )
+        raise UsageError(f"{count} messages are not acknowledged: wait for them, or close(incomplete=True)")
 
 
 def _illegal(state: Source, event: Event) -> CastileError:
@@ -597,9 +591,7 @@ def _violation(state: Source, name: str, cause: str) -> Violation:
 
 def _invalid(state: Source, event: Acknowledged, cause: str) -> Violation:
     identifier = state.identifier or ""
-    detail = acknowledgement_element(
-        state.edition, identifier, event.ranges, event.nacks, event.final
-    )
+    detail = acknowledgement_element(state.edition, identifier, event.ranges, event.nacks, event.final)
     return rm_violation(
         state.edition,
         "InvalidAcknowledgement",
