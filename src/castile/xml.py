@@ -421,6 +421,11 @@ def split_declarations(octets: bytes) -> tuple[bytes, tuple[tuple[str, str], ...
     return bare, tuple((name[6:].decode(), unescape(value.decode(), _QUOTES)) for name, value in moved)
 
 
+def settled(octets: bytes) -> bytes:
+    """Our own bytes canonical again, after parts that declare the same prefixes were nested."""
+    return canonical(_build(octets))
+
+
 def inside(element: Element) -> list[Element]:
     """The child elements, comments left out."""
     return [child for child in element if isinstance(child.tag, str)]
@@ -440,6 +445,11 @@ def name_of(element: Element) -> QName:
     """Namespace URI (empty: none) and local name."""
     namespace, _, local = str(element.tag).rpartition("}")
     return namespace[1:], local
+
+
+def namespace_of(element: Element) -> str:
+    """The namespace URI; empty: none."""
+    return name_of(element)[0]
 
 
 def local_name(element: Element) -> str:

@@ -27,10 +27,10 @@ from castile.xml import (
     inside,
     local_name,
     name_of,
+    settled,
     split_declarations,
     text_of,
 )
-from castile.xml import parse as parse_xml
 
 _SECURITY: Final = f"{{{WSSE}}}Security"
 _NEXT: Final = {
@@ -44,8 +44,6 @@ _ROLE: Final = {
 }
 _NAMES_11: Final = {SOAP_1_1.sender: "Sender", SOAP_1_1.receiver: "Receiver"}
 _LANGUAGE: Final = "{http://www.w3.org/XML/1998/namespace}lang"
-_UNBOUNDED: Final = Limits(message_bytes=1 << 40, depth=255, elements=1 << 40, namespaces=1 << 40)
-"""For bytes that were within the limits before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +102,7 @@ def _settled(content: bytes, declarations: list[tuple[str, str]], start: bytes, 
     """Canonical content as it stands inside its start tag, which may declare the same prefix."""
     if not any(f' xmlns:{name}="{uri}"'.encode() in content for name, uri in declarations):
         return content
-    return canonical(parse_xml(start + content + end, _UNBOUNDED))[len(start) : -len(end)]
+    return settled(start + content + end)[len(start) : -len(end)]
 
 
 def body_frame(soap: SOAPVersion, body: bytes, id: str | None = None) -> tuple[bytes, bytes, bytes]:
