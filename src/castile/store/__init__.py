@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeVar
@@ -66,6 +67,10 @@ class Transaction(Protocol):
 
         UsageError: the step isn't exclusive.
         """
+
+    def attempt(self) -> AbstractContextManager[None]:
+        """``with tx.attempt():`` undoes what was written inside if the block raises, so that the
+        step can still say so: a handler's effects go, the fault that answers is kept."""
 
     # contexts
     def context(

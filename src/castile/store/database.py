@@ -1,0 +1,173 @@
+"""Opening the SQLite database of a store, and what its errors mean."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from castile.config import Settings
+from castile.errors import StoreBusy, StoreDamaged, StoreError, StoreFull, StoreInvalid
+from castile.store import migrations
+from castile.store.seal import KEY_BYTES, BrokenSeal, Sealer, load_key, sync_directory
+
+if TYPE_CHECKING:
+    from castile.store import Durability, Seal
+
+BUSY_SECONDS: Final = 5.0
+"""How long another program's lock, of a backup or a shell, is waited for."""
+CHECKPOINT_PAGES: Final = 2_000
+"""The WAL is copied back after about 8 MB: longer ones cost memory and time at the next start."""
+_SYNCHRONOUS: Final = {"full": "FULL", "normal": "NORMAL", "off": "OFF"}
+_PROOF: Final = b"castile meta key"
+_PRIMARY: Final = 0xFF
+
+
+def translated(error: sqlite3.Error, name: str) -> Exception:
+    """The error of castile for one of SQLite; others as they are."""
+    code = getattr(error, "sqlite_errorcode", None)
+    text = f"the store {name}: {error}"
+    match code & _PRIMARY if code is not None else None:
+        case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR:
+            return StoreFull(f"{text}; nothing of this step was kept, and it can be tried again")
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return StoreBusy(f"{text}: another program keeps it locked")
+        case sqlite3.SQLITE_CORRUPT:
+            return StoreDamaged(text)
+        case sqlite3.SQLITE_NOTADB:
+            return StoreInvalid(f"{name} is no castile store: {error}")
+        case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_NOMEM:
+            return StoreError(text)
+        case _:
+            return error
+
+
+class Database:
+    """A connection to an opened, migrated store, and its sealer. For one thread only."""
+
+    def __init__(self, path: Path | None, *, seal: Seal, settings: Settings, durability: Durability) -> None:
+        """StoreInvalid, StoreTooNew, StoreBusy, StoreFull, StoreError: as `castile.store.open`."""
+        self.path = path
+        self.name = str(path) if path else "in memory"
+        self.settings = settings
+        self._written = 0
+        new = path is None or not path.exists() or path.stat().st_size == 0
+        if path is not None and not path.exists():
+            _make(path)
+        self.connection = sqlite3.connect(
+            str(path) if path else ":memory:",
+            timeout=BUSY_SECONDS,
+            isolation_level=None,
+            cached_statements=256,
+        )
+        try:
+            self.sealer = self._opened(seal, durability, new=new)
+        except sqlite3.Error as error:
+            self.connection.close()
+            raise translated(error, self.name) from error
+        except BaseException:
+            self.connection.close()
+            raise
+
+    def _opened(self, seal: Seal, durability: Durability, *, new: bool) -> Sealer:
+        connection = self.connection
+        # A damaged text must not end the reading of all others: it fails its row's checksum.
+        connection.text_factory = _text
+        version = migrations.version_of(connection, self.name)
+        if self.path is not None:
+            key = load_key(seal, self.path, new=new or not version)
+        else:
+            key = os.urandom(KEY_BYTES)
+        if not version:
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        if self.path is not None:
+            mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+            if mode != "wal":
+                raise StoreError(f"the store {self.name} can't have a write-ahead log, only {mode}")
+        # Not while another connection commits (SQLite's WAL-reset bug, up to 3.51.2): only
+        # `checkpoint`, in the thread and under the lock that write.
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[durability]}")
+        if sys.platform == "darwin":  # fsync there leaves the data in the drive's cache
+            connection.execute("PRAGMA fullfsync = ON")
+            connection.execute("PRAGMA checkpoint_fullfsync = ON")
+        connection.execute("PRAGMA cache_size = -16000")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA cell_size_check = ON")
+        if version < migrations.VERSION:
+            migrations.migrate(connection, version)
+        return self._sealer(key)
+
+    def _sealer(self, key: bytes) -> Sealer:
+        """The sealer of this store, after a proof that the key is the store's."""
+        connection = self.connection
+        rows = dict(connection.execute("SELECT name, value FROM castile_meta"))
+        store, proof = rows.get("store"), rows.get("key")
+        if store is None:
+            store = os.urandom(16)
+            sealer = Sealer(key, store)
+            connection.execute("BEGIN IMMEDIATE")
+            connection.executemany(
+                "INSERT INTO castile_meta (name, value) VALUES (?, ?)",
+                [("store", store), ("key", sealer.seal(_PROOF, _PROOF))],
+            )
+            connection.execute("COMMIT")
+            return sealer
+        if not isinstance(store, bytes) or not isinstance(proof, bytes):
+            raise StoreInvalid(f"the store {self.name} has lost its own id or the proof of its key")
+        sealer = Sealer(key, store)
+        try:
+            sealer.open(proof, _PROOF)
+        except BrokenSeal as error:
+            raise StoreInvalid(
+                f"the sealing key isn't the one of the store {self.name}: nothing in it can be read; "
+                "give the key that it was made with (seal=, CASTILE_STORE_KEY or its .key file)"
+            ) from error
+        return sealer
+
+    def note_writes(self, pages: int) -> None:
+        """About so many pages went to the write-ahead log."""
+        self._written += pages
+
+    def tidy(self) -> None:
+        """After a batch: copy the log back if it has grown, and give free pages back.
+
+        What fails here fails nothing else: it is tried again, and the log keeps everything.
+        """
+        if self._written < CHECKPOINT_PAGES or self.path is None:
+            return
+        try:
+            busy, _, _ = self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            free = self.connection.execute("PRAGMA freelist_count").fetchone()[0]
+            pages = self.connection.execute("PRAGMA page_count").fetchone()[0]
+            if free > 1_000 and free * 4 > pages:
+                self.connection.execute("PRAGMA incremental_vacuum(256)").fetchall()
+        except sqlite3.Error:
+            busy = 1
+        self._written = CHECKPOINT_PAGES // 2 if busy else 0
+
+    def close(self) -> None:
+        """Copy the log back and close the file."""
+        try:
+            if self.path is not None:
+                self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.Error:
+            pass  # the log stays, and the next opening reads it
+        finally:
+            self.connection.close()
+
+
+def _make(path: Path) -> None:
+    """An empty file that only its owner can read, and whose name is durable."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+        sync_directory(path.parent)
+    except OSError as error:
+        raise StoreError(f"the store {path} can't be made: {error.strerror}") from error
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "surrogateescape")

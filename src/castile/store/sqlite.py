@@ -1,0 +1,510 @@
+"""What one step does, as SQL: the `Transaction` of the SQLite store."""
+
+# ruff: noqa: S608 - what is put into statements are names of this package only
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from typing import Final, TypeVar
+
+from castile.clock import Clock, Now
+from castile.errors import Exchange, SecurityFailure, StoreDamaged, StoreError, StoreFull, UsageError
+from castile.store import UNCHANGED, Unchanged
+from castile.store.application import ApplicationConnection, Loan
+from castile.store.database import Database
+from castile.store.records import (
+    ContextRecord,
+    Damage,
+    DestinationRecord,
+    InboxRow,
+    InboxStatus,
+    OutboxRow,
+    ReplyRow,
+    Side,
+    SourceRecord,
+)
+from castile.store.tables import (
+    CONTEXTS,
+    DESTINATIONS,
+    INBOX,
+    OUTBOX,
+    REPLIES,
+    SOURCES,
+    BrokenRow,
+    Row,
+    SQLValue,
+    Table,
+    call_key,
+)
+
+R = TypeVar("R")
+_PAGE: Final = 4_096
+_SEQUENCE: Final = {
+    SOURCES.name: "key",
+    DESTINATIONS.name: "identifier",
+    OUTBOX.name: "sequence_key",
+    INBOX.name: "sequence",
+}
+"""The column that names the sequence which a damaged row takes down."""
+
+reliability_log = logging.getLogger("castile.reliability")
+
+
+class SQLiteTransaction:
+    """The one transaction object of a store; see `castile.store.Transaction`."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._connection = database.connection
+        self._sealer = database.sealer
+        self._clock = clock
+        self._application: ApplicationConnection | None = None
+        self._replays = self._count("SELECT count(*) FROM castile_replays")
+
+    # the application's part
+
+    @property
+    def connection(self) -> ApplicationConnection:
+        if self._application is None:
+            raise UsageError("only an exclusive step lends the store's connection to the application")
+        return self._application
+
+    def lend(self, seconds: float) -> Loan:
+        """From now on the application may use `connection`, for so long."""
+        loan = Loan(self._connection, self._clock, seconds)
+        self._application = ApplicationConnection(loan)
+        return loan
+
+    def take_back(self, loan: Loan) -> None:
+        """The end of `lend`."""
+        self._application = None
+        loan.end()
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        self._connection.execute("SAVEPOINT castile_attempt")
+        try:
+            yield
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK TO castile_attempt")
+                self._connection.execute("RELEASE castile_attempt")
+            raise
+        self._connection.execute("RELEASE castile_attempt")
+
+    # contexts
+
+    def context(
+        self, identifier: str, *, side: Side | None = None, endpoint: str | None = None
+    ) -> ContextRecord | None:
+        where, values = _all_of(identifier=identifier, side=side, endpoint=endpoint)
+        return self._one(CONTEXTS, f"{where} ORDER BY rowid LIMIT 1", values)
+
+    def save_context(self, record: ContextRecord) -> None:
+        self._write(CONTEXTS, CONTEXTS.upsert, record)
+
+    def contexts(
+        self, *, side: Side | None = None, endpoint: str | None = None, ended: bool = False
+    ) -> list[ContextRecord]:
+        where, values = _all_of(side=side, endpoint=endpoint)
+        return self._many(CONTEXTS, _open(where, ended) + " ORDER BY rowid", values)
+
+    def count_contexts(self, side: Side, principal: str | None = None) -> int:
+        where, values = _all_of(side=side, principal=principal)
+        return self._count(f"SELECT count(*) FROM castile_contexts {_open(where, False)}", values)
+
+    # sequences
+
+    def source(self, key: str) -> SourceRecord | None:
+        return self._one(SOURCES, "WHERE key = ?", [key])
+
+    def source_of(
+        self, identifier: str, *, side: Side | None = None, endpoint: str | None = None
+    ) -> SourceRecord | None:
+        where, values = _all_of(identifier=identifier, side=side, endpoint=endpoint)
+        return self._one(SOURCES, f"{where} ORDER BY rowid LIMIT 1", values)
+
+    def save_source(self, record: SourceRecord) -> None:
+        self._write(SOURCES, SOURCES.upsert, record)
+
+    def sources(
+        self, *, side: Side | None = None, endpoint: str | None = None, unfinished: bool = False
+    ) -> list[SourceRecord]:
+        where, values = _all_of(side=side, endpoint=endpoint)
+        return self._many(SOURCES, _open(where, not unfinished) + " ORDER BY rowid", values)
+
+    def forget_source(self, key: str) -> None:
+        self._run("DELETE FROM castile_outbox WHERE sequence_key = ?", [key])
+        self._run(SOURCES.delete, [key])
+
+    def destination(self, identifier: str) -> DestinationRecord | None:
+        return self._one(DESTINATIONS, "WHERE identifier = ?", [identifier])
+
+    def destination_by_create(
+        self, message_id: str, *, endpoint: str | None = None
+    ) -> DestinationRecord | None:
+        where, values = _all_of(create_message_id=message_id, endpoint=endpoint)
+        return self._one(DESTINATIONS, f"{where} ORDER BY rowid LIMIT 1", values)
+
+    def destination_by_offer(self, offered: str, *, endpoint: str | None = None) -> DestinationRecord | None:
+        where, values = _all_of(offered=offered, endpoint=endpoint)
+        return self._one(DESTINATIONS, f"{where} ORDER BY rowid LIMIT 1", values)
+
+    def save_destination(self, record: DestinationRecord) -> None:
+        self._write(DESTINATIONS, DESTINATIONS.upsert, record)
+
+    def destinations(
+        self, *, side: Side | None = None, endpoint: str | None = None, unfinished: bool = False
+    ) -> list[DestinationRecord]:
+        where, values = _all_of(side=side, endpoint=endpoint)
+        return self._many(DESTINATIONS, _open(where, not unfinished) + " ORDER BY rowid", values)
+
+    def count_destinations(self, side: Side, principal: str | None = None) -> int:
+        where, values = _all_of(side=side, principal=principal)
+        return self._count(f"SELECT count(*) FROM castile_destinations {_open(where, False)}", values)
+
+    def forget_destination(self, identifier: str) -> None:
+        self._run("DELETE FROM castile_inbox WHERE sequence = ?", [identifier])
+        self._run(
+            "DELETE FROM castile_outbox WHERE answers_sequence = ? AND sequence_key IS NULL", [identifier]
+        )
+        self._run(DESTINATIONS.delete, [identifier])
+
+    # outbox
+
+    def enqueue(self, row: OutboxRow) -> None:
+        self._database.note_writes(len(row.body) // _PAGE)
+        self._write(OUTBOX, OUTBOX.insert, row)
+
+    def outbox_row(self, message_id: str) -> OutboxRow | None:
+        return self._one(OUTBOX, "WHERE message_id = ?", [message_id])
+
+    def outbox_by_key(self, endpoint: str, key: str) -> OutboxRow | None:
+        return self._one(OUTBOX, "WHERE call = ?", [self._sealer.lookup(call_key(endpoint, key))])
+
+    def reply_to(self, sequence: str, number: int) -> OutboxRow | None:
+        return self._one(OUTBOX, "WHERE answers_sequence = ? AND answers_number = ?", [sequence, number])
+
+    def update_outbox(
+        self,
+        message_id: str,
+        *,
+        due: float | Unchanged | None = UNCHANGED,
+        attempts: int | Unchanged = UNCHANGED,
+        acknowledged: bool | Unchanged = UNCHANGED,
+        last_error: str | Unchanged | None = UNCHANGED,
+    ) -> bool:
+        changes = _changes(due=due, attempts=attempts, acknowledged=acknowledged, last_error=last_error)
+        return self._update(OUTBOX, [message_id], changes)
+
+    def dequeue(self, message_id: str) -> bool:
+        return self._run(OUTBOX.delete, [message_id]) > 0
+
+    def outbox(self, sequence_key: str) -> list[OutboxRow]:
+        return self._many(OUTBOX, "WHERE sequence_key = ? ORDER BY number, rowid", [sequence_key])
+
+    def outbox_count(self, sequence_key: str) -> int:
+        return self._count("SELECT count(*) FROM castile_outbox WHERE sequence_key = ?", [sequence_key])
+
+    def due(
+        self, utc: float, limit: int, *, side: Side = "client", endpoint: str | None = None
+    ) -> list[OutboxRow]:
+        where, values = _all_of(side=side, endpoint=endpoint)
+        tail = f"{where} AND due <= ? ORDER BY due, rowid LIMIT ?"
+        found, broken = self._sorted(OUTBOX, tail, [*values, utc, limit])
+        for row in broken:  # never again: the next look would find them first
+            self._run("UPDATE castile_outbox SET due = NULL WHERE message_id = ?", [row[0]])
+        return found
+
+    def next_due(self, *, side: Side = "client", endpoint: str | None = None) -> float | None:
+        where, values = _all_of(side=side, endpoint=endpoint)
+        found = self._connection.execute(
+            f"SELECT due FROM castile_outbox {where} AND due IS NOT NULL ORDER BY due LIMIT 1",
+            values,
+        ).fetchone()
+        return None if found is None else float(found[0])
+
+    def wake(
+        self, utc: float, *, side: Side, endpoint: str | None = None, sequence_key: str | None = None
+    ) -> int:
+        where, values = _all_of(side=side, endpoint=endpoint, sequence_key=sequence_key)
+        keys = self._connection.execute(
+            f"SELECT message_id FROM castile_outbox {where} "
+            "AND (acknowledged = 0 OR (two_way = 1 AND kind = 'application')) ORDER BY rowid",
+            values,
+        ).fetchall()
+        return sum(self._update_or_note(OUTBOX, [key], {"due": utc}) for (key,) in keys)
+
+    def mark_acknowledged(self, sequence_key: str, ranges: Iterable[tuple[int, int]]) -> list[str]:
+        marked = []
+        for low, high in ranges:
+            keys = self._connection.execute(
+                "SELECT message_id FROM castile_outbox "
+                "WHERE sequence_key = ? AND number BETWEEN ? AND ? AND acknowledged = 0 ORDER BY number",
+                [sequence_key, low, high],
+            ).fetchall()
+            marked += [key for (key,) in keys if self._update_or_note(OUTBOX, [key], {"acknowledged": True})]
+        return marked
+
+    def purge(self, sequence_key: str, ranges: Iterable[tuple[int, int]]) -> int:
+        return sum(
+            self._run(
+                "DELETE FROM castile_outbox WHERE sequence_key = ? AND number BETWEEN ? AND ?",
+                [sequence_key, low, high],
+            )
+            for low, high in ranges
+        )
+
+    # inbox
+
+    def accept(self, row: InboxRow) -> None:
+        self._database.note_writes(len(row.body) // _PAGE)
+        self._write(INBOX, INBOX.insert, row)
+
+    def inbox_row(self, sequence: str, number: int) -> InboxRow | None:
+        return self._one(INBOX, "WHERE sequence = ? AND number = ?", [sequence, number])
+
+    def inbox(
+        self,
+        *,
+        sequence: str | None = None,
+        status: InboxStatus | None = None,
+        side: Side | None = None,
+        endpoint: str | None = None,
+        limit: int | None = None,
+    ) -> list[InboxRow]:
+        where, values = _all_of(sequence=sequence, status=status, side=side, endpoint=endpoint)
+        if status != "done":
+            joint = "AND" if where else "WHERE"
+            where = f"INDEXED BY castile_inbox_open {where} {joint} status <> 'done'"
+        tail = f"{where} ORDER BY sequence, number LIMIT ?"
+        return self._many(INBOX, tail, [*values, -1 if limit is None else limit])
+
+    def update_inbox(
+        self,
+        sequence: str,
+        number: int,
+        *,
+        status: InboxStatus | Unchanged = UNCHANGED,
+        attempts: int | Unchanged = UNCHANGED,
+        due: float | Unchanged | None = UNCHANGED,
+        reply_message_id: str | Unchanged | None = UNCHANGED,
+        last_error: str | Unchanged | None = UNCHANGED,
+    ) -> bool:
+        changes = _changes(
+            status=status,
+            attempts=attempts,
+            due=due,
+            reply_message_id=reply_message_id,
+            last_error=last_error,
+        )
+        if status == "done":
+            changes["body"] = b""
+        return self._update(INBOX, [sequence, number], changes)
+
+    def trim_inbox(self, sequence: str, below: int) -> int:
+        return self._run(
+            "DELETE FROM castile_inbox WHERE sequence = ? AND number < ? AND status = 'done'",
+            [sequence, below],
+        )
+
+    # replies received by a client
+
+    def save_reply(self, row: ReplyRow) -> None:
+        known = self._connection.execute(
+            "SELECT 1 FROM castile_replies WHERE message_id = ?", [row.message_id]
+        ).fetchone()
+        if known is None:
+            self._database.note_writes(len(row.body) // _PAGE)
+            self._write(REPLIES, REPLIES.insert, row)
+
+    def reply(self, message_id: str) -> ReplyRow | None:
+        return self._one(REPLIES, "WHERE message_id = ?", [message_id])
+
+    def reply_by_key(self, endpoint: str, key: str) -> ReplyRow | None:
+        return self._one(REPLIES, "WHERE call = ?", [self._sealer.lookup(call_key(endpoint, key))])
+
+    def consume(self, message_id: str, utc: float) -> bool:
+        return self._update(REPLIES, [message_id], {"consumed": utc})
+
+    def unconsumed(self, endpoint: str | None = None) -> list[ReplyRow]:
+        where, values = _all_of(endpoint=endpoint)
+        joint = "AND" if where else "WHERE"
+        return self._many(REPLIES, f"{where} {joint} consumed IS NULL ORDER BY rowid", values)
+
+    # keeping house
+
+    def reject_replay(self, evidence: bytes, expires: float, now: Now) -> None:
+        limit = self._database.settings.limits.replay_rows
+        if self._replays >= limit:
+            self._run("DELETE FROM castile_replays WHERE expires < ?", [now.utc])
+            self._replays = self._count("SELECT count(*) FROM castile_replays")
+            if self._replays >= limit:
+                raise StoreFull(f"{limit} messages are remembered against replay: no room for more")
+        new = self._run(
+            "INSERT INTO castile_replays (evidence, expires) VALUES (?, ?) "
+            "ON CONFLICT (evidence) DO UPDATE SET expires = excluded.expires WHERE expires < ?",
+            [sha256(evidence).digest(), expires, now.utc],
+        )
+        if not new:
+            raise SecurityFailure("the message was seen before (replay)", part="wsu:Timestamp")
+        self._replays += 1
+
+    def sweep(self, now: Now, limit: int) -> int:
+        timers = self._database.settings.timers
+        kept = now.utc - timers.retention
+        swept = self._run(
+            "DELETE FROM castile_replays WHERE evidence IN "
+            "(SELECT evidence FROM castile_replays WHERE expires < ? ORDER BY expires LIMIT ?)",
+            [now.utc, limit],
+        )
+        self._replays -= swept
+        for table, column, boundary in (
+            ("castile_contexts", "ended", kept),
+            ("castile_contexts", "expires", now.utc - timers.token_cache_after_expiry),
+            ("castile_replies", "consumed", kept),
+        ):
+            alive = " AND ended IS NULL" if column == "expires" else ""
+            swept += self._run(
+                f"DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} "
+                f"WHERE {column} < ?{alive} ORDER BY {column} LIMIT ?)",
+                [boundary, limit - swept],
+            )
+        swept += self._sweep_sequences("source", kept, limit - swept)
+        swept += self._sweep_sequences("destination", kept, limit - swept)
+        return swept
+
+    def damaged(self) -> list[Damage]:
+        rows = self._connection.execute("SELECT name, key, sequence, reason, found FROM castile_damage")
+        return [Damage(*row) for row in rows]
+
+    def forget_damage(self, table: str, key: str) -> None:
+        self._run("DELETE FROM castile_damage WHERE name = ? AND key = ?", [table, key])
+
+    def _sweep_sequences(self, half: str, kept: float, limit: int) -> int:
+        """Ended sequences, their rows first, so that one step stays bounded."""
+        table, key, rows, of = {
+            "source": ("castile_sources", "key", "castile_outbox", "sequence_key"),
+            "destination": ("castile_destinations", "identifier", "castile_inbox", "sequence"),
+        }[half]
+        swept = 0
+        while swept < limit:
+            found = self._connection.execute(
+                f"SELECT {key} FROM {table} WHERE ended < ? ORDER BY ended LIMIT 1",
+                [kept],
+            ).fetchone()
+            if found is None:
+                break
+            swept += self._run(
+                f"DELETE FROM {rows} WHERE rowid IN (SELECT rowid FROM {rows} WHERE {of} = ? LIMIT ?)",
+                [found[0], limit - swept],
+            )
+            if swept < limit:
+                (self.forget_source if half == "source" else self.forget_destination)(found[0])
+                swept += 1
+        return swept
+
+    # rows
+
+    def _run(self, statement: str, values: Sequence[SQLValue] = ()) -> int:
+        return self._connection.execute(statement, values).rowcount
+
+    def _count(self, statement: str, values: Sequence[SQLValue] = ()) -> int:
+        return int(self._connection.execute(statement, values).fetchone()[0])
+
+    def _write(self, table: Table[R], statement: str, record: R) -> None:
+        try:
+            self._connection.execute(statement, table.write(record, self._sealer))
+        except sqlite3.IntegrityError as error:
+            raise StoreError(f"{table.name} can't hold this row beside another one: {error}") from error
+
+    def _one(self, table: Table[R], tail: str, values: Sequence[SQLValue]) -> R | None:
+        row = self._connection.execute(f"{table.select} {tail}", values).fetchone()
+        if row is None:
+            return None
+        try:
+            return table.read(row, self._sealer)
+        except BrokenRow as error:
+            raise self._damaged(table, table.key_of(row), _sequence_of(table, row), error) from error
+
+    def _many(self, table: Table[R], tail: str, values: Sequence[SQLValue]) -> list[R]:
+        return self._sorted(table, tail, values)[0]
+
+    def _sorted(
+        self, table: Table[R], tail: str, values: Sequence[SQLValue]
+    ) -> tuple[list[R], list[list[SQLValue]]]:
+        """The readable rows, and the keys of the others, which are noted."""
+        found, broken = [], []
+        for row in self._connection.execute(f"{table.select} {tail}", values).fetchall():
+            try:
+                found.append(table.read(row, self._sealer))
+            except BrokenRow as error:
+                broken.append([table.column_of(row, name) for name in table.key])
+                self._note(table, table.key_of(row), _sequence_of(table, row), error)
+        return found, broken
+
+    def _update(self, table: Table[R], key: Sequence[SQLValue], changes: Mapping[str, object]) -> bool:
+        row = self._connection.execute(table.select_plain, key).fetchone()
+        if row is None:
+            return False
+        try:
+            statement, values = table.update(row, changes, self._sealer)
+        except BrokenRow as error:
+            raise self._damaged(table, table.key_of(row), _sequence_of(table, row), error) from error
+        self._connection.execute(statement, values)
+        return True
+
+    def _update_or_note(
+        self, table: Table[R], key: Sequence[SQLValue], changes: Mapping[str, object]
+    ) -> bool:
+        try:
+            return self._update(table, key, changes)
+        except StoreDamaged as error:
+            self._note(table, " ".join(map(str, key)), error.exchange.sequence, error)
+            return False
+
+    def _damaged(self, table: Table[R], key: str, sequence: str | None, error: BrokenRow) -> StoreDamaged:
+        text = f"the store {self._database.name}: the row {key} of {table.name} can't be read: {error}"
+        return StoreDamaged(text, exchange=Exchange(sequence=sequence))
+
+    def _note(self, table: Table[R], key: str, sequence: str | None, error: Exception) -> None:
+        new = self._run(
+            "INSERT INTO castile_damage (name, key, sequence, reason, found) VALUES (?, ?, ?, ?, ?) "
+            "ON CONFLICT (name, key) DO NOTHING",
+            [_clean(table.name), _clean(key), sequence and _clean(sequence), str(error), self._clock().utc],
+        )
+        if new:
+            reliability_log.error("%s: the row %s can't be read: %s", table.name, _clean(key), error)
+
+
+def _all_of(**wanted: SQLValue) -> tuple[str, list[SQLValue]]:
+    """A WHERE over the columns that are asked for; "" for none."""
+    asked = {column: value for column, value in wanted.items() if value is not None}
+    where = " AND ".join(f"{column} = ?" for column in asked)
+    return (f"WHERE {where}" if asked else ""), list(asked.values())
+
+
+def _open(where: str, ended: bool) -> str:
+    """The same WHERE, without `ended` only what hasn't ended."""
+    if ended:
+        return where
+    return f"{where} AND ended IS NULL" if where else "WHERE ended IS NULL"
+
+
+def _changes(**wanted: object) -> dict[str, object]:
+    return {column: value for column, value in wanted.items() if value is not UNCHANGED}
+
+
+def _sequence_of(table: Table[R], row: Row) -> str | None:
+    column = _SEQUENCE.get(table.name)
+    value = None if column is None else table.column_of(row, column)
+    return None if value is None else str(value)
+
+
+def _clean(text: str) -> str:
+    """A text that may be damaged, so that it can be stored and shown."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
