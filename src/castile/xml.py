@@ -47,7 +47,7 @@ _NAME: Final = re.compile(rb"[^\s/>]++")
 _ATTRIBUTE: Final = re.compile(rb"""\s++([^\s=>]++)\s*+=\s*+("[^"]*+"|'[^']*+')""")
 _START_TAG: Final = re.compile(rb"""<([^\s>]++)((?: [^\s=]++="[^"]*+")*+)>""")
 _PAIR: Final = re.compile(rb"""([^\s=]++)="([^"]*+)\"""")
-_VALUE_PREFIX: Final = re.compile(rb"""[">\s]([A-Za-z_][\w.-]*+):(?!/)""")
+_DECLARED_PREFIX: Final = re.compile(rb"xmlns:([^\s=]++)")
 _QUOTES: Final = {"&quot;": '"'}
 _SCHEME: Final = r"[A-Za-z][A-Za-z0-9+.-]*+:"
 _ABSOLUTE: Final = re.compile(_SCHEME)
@@ -374,9 +374,18 @@ def canonical_fragment(body: bytes | Element, limits: Limits) -> bytes:
         raise UsageError(f"the body is not one well-formed element within the limits: {error}") from error
     source = body if isinstance(body, bytes) else etree.tostring(body)
     candidates = {
-        prefix.decode() for prefix in set(_VALUE_PREFIX.findall(octets)) if b"xmlns:%b=" % prefix in source
+        prefix.decode(errors="replace")
+        for prefix in set(_DECLARED_PREFIX.findall(source))
+        if _in_value(prefix).search(octets) is not None
     }
     return _declare(octets, _lost(root, octets, candidates)) if candidates else octets
+
+
+@lru_cache(maxsize=256)
+def _in_value(prefix: bytes) -> re.Pattern[bytes]:
+    """Finds the prefix where it doesn't begin the name of an element or attribute."""
+    label = re.escape(prefix) + b":"
+    return re.compile(label + rb"""(?<=[">\s]""" + label + rb""")(?![^\s"<>=]*+=")""")
 
 
 def _lost(root: Element, octets: bytes, candidates: set[str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ signature looks (`Message.namespaces`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, get_args
 
 from castile.config import Limits
@@ -82,7 +82,7 @@ class Message:
 
     soap: SOAPVersion
     headers: tuple[Header, ...]
-    body: bytes = b""
+    body: bytes = field(default=b"", repr=False)
     """Canonical children of Body; empty for an empty Body."""
 
     @property
