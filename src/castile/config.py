@@ -34,6 +34,7 @@ class Limits:
     signatures: int = 4
     """Primary and endorsing ones."""
     encrypted_data: int = 16
+    """EncryptedData elements in a message: Body, the signature, a token, and room for headers."""
     derived_keys: int = 8
     """Two per direction are usual."""
     digested_factor: int = 4
@@ -43,12 +44,19 @@ class Limits:
     window_messages: int = 64
     """Held out of order or not yet delivered, per sequence."""
     window_bytes: int = 8 << 20
+    """The same in bytes: eight messages of the largest size."""
     sequences_per_principal: int = 64
+    """Open ones; a client needs one or two, a busy pool some dozens."""
     sequences: int = 100_000
+    """In all: a flood fills neither the store nor another principal's share."""
     contexts_per_principal: int = 64
+    """Live ones: each process of a client bootstraps one."""
     contexts: int = 100_000
+    """In all, as for sequences."""
     replay_rows: int = 1_000_000
+    """Signatures remembered until they expire: about 2,000 messages a second for eight minutes."""
     identifier_characters: int = 1_024
+    """Of a sequence, context or message; ours have 45."""
     request_seconds: float = 30.0
     """For a whole request body to arrive: a slow sender holds a connection no longer."""
 
@@ -76,17 +84,25 @@ class Timers:
     give_up_durable: float = 86_400.0
     """An unanswered message of a durable sequence makes it fail after this."""
     give_up_in_memory: float = 600.0
+    """The same for a sequence that ends with its process anyway."""
     create_timeout: float = 60.0
+    """CreateSequence is repeated this long before the sequence can't be created."""
     close_timeout: float = 30.0
+    """How long closing waits for the last acknowledgements."""
     terminate_timeout: float = 30.0
+    """How long the end of a sequence waits for its answer; both sides forget without it too."""
     acknowledgement_interval: float = 0.2
+    """A stand-alone acknowledgement goes out if nothing carried it in this time; WCF's value."""
     reply_wait: float = 30.0
     """How long an HTTP exchange stays open for a handler's reply before 202."""
     call_timeout: float = 60.0
+    """How long a call waits for its reply; the message itself goes on."""
     connect_timeout: float = 10.0
+    """For a TCP connection and TLS: a dead host shows within this time."""
     retention: float = 86_400.0
     """An ended sequence is remembered this long, so that late repetitions are answered."""
     inactivity_timeout: float = 600.0
+    """An in-memory sequence without any authenticated message this long has failed; WCF's value."""
     handler_seconds: float = 30.0
     """The most that a transactional handler may hold the store."""
     handler_backoff: float = 1.0
@@ -104,7 +120,9 @@ class Settings:
     acknowledge_every: int = 16
     """A stand-alone acknowledgement is sent at the latest after this many messages."""
     max_message_number: int = (1 << 63) - 1
+    """The largest number that both RM editions allow (WS-RM 1.2, 4.5)."""
     max_in_flight: int = 64
+    """Unacknowledged messages under way at once: as many as the window of a castile peer holds."""
     max_concurrency: int = 32
     """Handlers that run at once."""
     handler_attempts: int = 5
