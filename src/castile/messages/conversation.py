@@ -26,7 +26,7 @@ _DKT: Final = {f"{{{row.namespace}}}DerivedKeyToken": row for row in WSSC.values
 
 def edition_of(element: Element) -> Conversation | None:
     """The edition of a SecurityContextToken or DerivedKeyToken; None: it is neither."""
-    return _SCT.get(element.tag) or _DKT.get(element.tag)
+    return _SCT.get(str(element.tag)) or _DKT.get(str(element.tag))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class SecurityContextToken:
 
         Raises `Malformed` unless there is one Identifier and at most one Instance.
         """
-        edition = _SCT.get(element.tag)
+        edition = _SCT.get(str(element.tag))
         if edition is None:
             raise malformed("a SecurityContextToken was expected")
         identifiers = element.findall(f"{{{edition.namespace}}}Identifier")
@@ -107,7 +107,7 @@ class DerivedKeyToken:
     @classmethod
     def parse(cls, element: Element) -> Self:
         """Children in the schema's order; Offset and Generation exclude each other."""
-        edition = _DKT.get(element.tag)
+        edition = _DKT.get(str(element.tag))
         if edition is None:
             raise malformed("a DerivedKeyToken was expected")
         space = f"{{{edition.namespace}}}"
@@ -183,5 +183,3 @@ def _properties(element: Element | None, space: str) -> tuple[str | None, bytes 
         elif not isinstance(child.tag, str) or child.tag in (f"{space}Label", f"{space}Nonce"):
             raise malformed("the Properties of a DerivedKeyToken hold something twice, or a comment")
     return label, nonce
-
-

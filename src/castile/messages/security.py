@@ -9,7 +9,7 @@ that has declared the prefix already.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Final, Self
 
@@ -31,7 +31,7 @@ from castile.versions import (
     XENC,
     XENC11,
 )
-from castile.xml import Element, escape_attribute, escape_text, text_of
+from castile.xml import Element, escape_attribute, escape_text, local_name, text_of
 
 ID: Final = f"{{{WSU}}}Id"
 ELEMENT_TYPE: Final = f"{XENC}Element"
@@ -73,20 +73,20 @@ def integer_of(element: Element) -> int:
     """A non-negative integer of at most ten digits; raises `Malformed`."""
     text = text_of(element).strip()
     if not (text.isascii() and text.isdigit()) or len(text) > 10:
-        raise malformed(f"{element.tag} isn't a small non-negative integer")
+        raise malformed(f"{local_name(element)} isn't a small non-negative integer")
     return int(text)
 
 
 def _required(element: Element, name: str) -> str:
     value = element.get(name)
     if value is None:
-        raise malformed(f"{element.tag} lacks {name}")
+        raise malformed(f"{local_name(element)} lacks {name}")
     return value
 
 
 def _only_child(element: Element, tag: str) -> Element:
     if len(element) != 1 or element[0].tag != tag:
-        raise malformed(f"{element.tag} must hold exactly one {tag}")
+        raise malformed(f"{local_name(element)} must hold exactly one {tag.rpartition('}')[2]}")
     return element[0]
 
 
@@ -116,9 +116,7 @@ def parse_instant(text: str) -> float:
             raise malformed("a time has an offset beyond 14:00")
         offset = timezone(shift if zone[0] == "+" else -shift)
     try:
-        moment = datetime(
-            int(year), int(month), int(day), int(hour), int(minute), int(second), tzinfo=offset
-        )
+        moment = datetime(int(year), int(month), int(day), int(hour), int(minute), int(second), tzinfo=offset)
         seconds = moment.timestamp()
     except (ValueError, OverflowError):
         raise malformed("a time names no day or hour that exists") from None
@@ -188,34 +186,26 @@ class SecurityTokenReference:
         if len(element) != 1:
             raise malformed("wsse:SecurityTokenReference must hold exactly one reference (BSP R3061)")
         nonce, length = _implied(element)
-        common = {
-            "id": element.get(ID),
-            "token_type": element.get(f"{{{WSSE11}}}TokenType"),
-        }
+        common = cls(
+            id=element.get(ID),
+            token_type=element.get(f"{{{WSSE11}}}TokenType"),
+            nonce=nonce,
+            length=length,
+        )
         child = element[0]
         if child.tag == f"{{{WSSE}}}Reference":
             instance = next((child.get(name) for name in _INSTANCES if name in child.attrib), None)
-            return cls(
-                uri=_required(child, "URI"),
-                value_type=child.get("ValueType"),
-                instance=instance,
-                nonce=nonce,
-                length=length,
-                **common,
+            return replace(
+                common, uri=_required(child, "URI"), value_type=child.get("ValueType"), instance=instance
             )
         if child.tag == f"{{{WSSE}}}KeyIdentifier":
             if child.get("EncodingType", BASE64_BINARY) != BASE64_BINARY:
                 raise unsupported("a wsse:KeyIdentifier has an encoding other than base64")
-            return cls(
-                key_identifier="".join(text_of(child).split()),
-                value_type=_required(child, "ValueType"),
-                nonce=nonce,
-                length=length,
-                **common,
-            )
+            text = "".join(text_of(child).split())
+            return replace(common, key_identifier=text, value_type=_required(child, "ValueType"))
         if child.tag == f"{{{DS}}}X509Data":
-            return cls(issuer_serial=_issuer_serial(child), nonce=nonce, length=length, **common)
-        raise unsupported(f"a token reference of this form isn't taken: {child.tag}")
+            return replace(common, issuer_serial=_issuer_serial(child))
+        raise unsupported(f"a token reference of this form isn't taken: {local_name(child)}")
 
     def render(self, *, nested: bool = False) -> bytes:
         """Canonical bytes; `nested`: the parent has declared the prefix ``o``."""
@@ -294,7 +284,7 @@ class KeyInfo:
             return cls(reference=SecurityTokenReference.parse(child))
         if child.tag == f"{{{DS}}}KeyName":
             return cls(name=text_of(child).strip())
-        raise unsupported(f"ds:KeyInfo must hold a wsse:SecurityTokenReference, not {child.tag}")
+        raise unsupported(f"ds:KeyInfo must hold a wsse:SecurityTokenReference, not {local_name(child)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -480,13 +470,13 @@ class EncryptedData:
 def _encrypted(element: Element) -> tuple[Element, KeyInfo | None, bytes, list[Element]]:
     children = list(element)
     if not children or children[0].tag != f"{{{XENC}}}EncryptionMethod":
-        raise malformed(f"{element.tag} must begin with its EncryptionMethod")
+        raise malformed(f"{local_name(element)} must begin with its EncryptionMethod")
     method = children.pop(0)
     key = None
     if children and children[0].tag == f"{{{DS}}}KeyInfo":
         key = KeyInfo.parse(children.pop(0))
     if not children or children[0].tag != f"{{{XENC}}}CipherData":
-        raise malformed(f"{element.tag} lacks its CipherData")
+        raise malformed(f"{local_name(element)} lacks its CipherData")
     data = children.pop(0)
     if len(data) == 1 and data[0].tag == f"{{{XENC}}}CipherReference":
         raise unsupported("xenc:CipherReference isn't followed")
@@ -519,16 +509,14 @@ class EncryptedKey:
             elif child.tag == f"{{{XENC11}}}MGF" and mgf is None:
                 mgf = _required(child, "Algorithm")
             else:
-                raise unsupported(f"a parameter of the key transport isn't taken: {child.tag}")
+                raise unsupported(f"a parameter of the key transport isn't taken: {local_name(child)}")
         references: tuple[str, ...] = ()
         for child in rest:
             if child.tag == f"{{{XENC}}}ReferenceList" and not references:
                 references = ReferenceList.parse(child).ids
             elif child.tag != f"{{{XENC}}}CarriedKeyName":
-                raise unsupported(f"xenc:EncryptedKey holds {child.tag}")
-        return cls(
-            element.get("Id"), _required(method, "Algorithm"), key, cipher, digest, mgf, references
-        )
+                raise unsupported(f"xenc:EncryptedKey holds {local_name(child)}")
+        return cls(element.get("Id"), _required(method, "Algorithm"), key, cipher, digest, mgf, references)
 
     def render(self) -> bytes:
         """Canonical bytes."""
@@ -550,9 +538,7 @@ class EncryptedKey:
 
     def as_reference(self) -> SecurityTokenReference:
         """How the same message points to this key, as WCF writes it."""
-        return SecurityTokenReference(
-            uri=f"#{self.id}", value_type=ENCRYPTED_KEY, token_type=ENCRYPTED_KEY
-        )
+        return SecurityTokenReference(uri=f"#{self.id}", value_type=ENCRYPTED_KEY, token_type=ENCRYPTED_KEY)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,63 @@
+"""What must be covered by the one signature, and what may stand beside it.
+
+A header that reliability or addressing reads counts only when it is signed; an unsigned one
+beside a signed one, or a second one of a kind that occurs once, makes the message unacceptable
+(features MS-07, MS-50, MS-51).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from typing import Final
+
+from castile.errors import SecurityFailure
+from castile.messages.security import ID
+from castile.messages.soap import Envelope
+from castile.versions import NETRM, WSA, WSRM, part_name
+from castile.xml import Element, name_of, namespace_of
+
+WSMC: Final = "http://docs.oasis-open.org/ws-rx/wsmc/200702"
+SIGNED_NAMESPACES: Final = frozenset({*WSA, *WSRM, WSMC, NETRM})
+"""Every header of these must be signed (features MS-51)."""
+_REPEATED: Final = frozenset(
+    [f"{{{namespace}}}RelatesTo" for namespace in WSA]
+    + [f"{{{namespace}}}{name}" for namespace in WSRM for name in ("SequenceAcknowledgement", "AckRequested")]
+)
+"""May occur more than once."""
+
+
+def header_name(element: Element) -> str:
+    """An element's part name, such as ``wsa:To``."""
+    return part_name(*name_of(element))
+
+
+def required_headers(envelope: Envelope) -> list[Element]:
+    """The header blocks that must be signed wherever they occur."""
+    return [block for block in envelope.headers if namespace_of(block) in SIGNED_NAMESPACES]
+
+
+def doubled_headers(envelope: Envelope) -> list[str]:
+    """Names of the headers that stand twice and may not."""
+    seen: set[str] = set()
+    doubled: list[str] = []
+    for block in envelope.headers:
+        tag = str(block.tag)
+        if tag in seen and tag not in _REPEATED and namespace_of(block) in SIGNED_NAMESPACES:
+            doubled.append(header_name(block))
+        seen.add(tag)
+    return doubled
+
+
+def uncovered_headers(envelope: Envelope, ids: Set[str]) -> list[str]:
+    """Names of the headers that must be signed and aren't among these ids."""
+    return [header_name(block) for block in required_headers(envelope) if block.get(ID) not in ids]
+
+
+def check_headers(envelope: Envelope, ids: Set[str]) -> None:
+    """Refuse doubled headers and those that the signature leaves out; `ids`: what it covers."""
+    for name in doubled_headers(envelope):
+        raise SecurityFailure(f"{name} stands twice", part=name)
+    for name in uncovered_headers(envelope, ids):
+        raise SecurityFailure(f"{name} isn't signed together with the Body", part=name)
+    if not any(str(block.tag).endswith("}Action") for block in required_headers(envelope)):
+        raise SecurityFailure("the message has no Action", part="wsa:Action")
