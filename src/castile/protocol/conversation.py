@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from hmac import compare_digest
 from typing import Final
 
 from castile.clock import Now
@@ -53,6 +54,10 @@ class Instance:
     """UTC."""
     expires: float
     """UTC."""
+
+    def same_as(self, other: Instance) -> bool:
+        """True if `other` has this name or this secret: it is no new key."""
+        return self.instance == other.instance or compare_digest(self.secret, other.secret)
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +308,7 @@ def _renewed(state: Conversation, phase: Phase, event: Renewed, now: Now, timers
     if event.identifier != state.identifier:
         raise SecurityFailure("the answer renews another security context")
     key = _key(event, now, timers)
-    if any(old.instance == key.instance or old.secret == key.secret for old in state.instances):
+    if any(old.same_as(key) for old in state.instances):
         raise SecurityFailure("the answer has no new key: its Instance or its secret was there before")
     keys = (*state.instances, key)
     gone = tuple(ForgetKey(state.identifier, old.instance) for old in keys[:-MAX_INSTANCES])

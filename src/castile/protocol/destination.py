@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
+from hmac import compare_digest
 from typing import Final
 
 from castile.clock import Now
@@ -275,7 +276,7 @@ def _arrived(state: Destination, event: Arrived, now: Now) -> Step:
 def _repeated(state: Destination, event: Arrived, now: Now) -> Step:
     """The number decides, not the MessageID; its payload must be the same (RM-32)."""
     known, digest = event.known_digest, event.digest
-    if known is not None and digest is not None and known != digest:
+    if known is not None and digest is not None and not compare_digest(known, digest):
         return step(state, Broken(f"message {event.number} came again with another payload"), now)
     return state, (Duplicate(event.number), _acknowledgement(state))
 

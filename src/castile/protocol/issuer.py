@@ -374,9 +374,7 @@ def _renewed(state: Context, phase: Phase, event: Renew, now: Now, settings: Set
     ):
         raise _unable(state, "it has expired")
     key = event.key
-    if key.instance is None or any(
-        old.instance == key.instance or old.secret == key.secret for old in state.instances
-    ):
+    if key.instance is None or any(old.same_as(key) for old in state.instances):
         raise UsageError("a renewal needs a new instance and a new key")
     keys = (*state.instances, key)
     gone = tuple(ForgetKey(state.identifier, old.instance) for old in keys[:-MAX_INSTANCES])

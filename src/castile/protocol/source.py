@@ -96,6 +96,8 @@ class Source:
     """Number of the empty message that ends a 1.0 sequence: no application misses it."""
     incomplete: bool = False
     """Closing although messages are not acknowledged."""
+    peer_room: int | None = None
+    """How many messages the peer can buffer, where it says so (``netrm:BufferRemaining``)."""
     final: bool = False
     """The peer said that its acknowledgement will not change any more."""
     reason: str | None = None
@@ -174,6 +176,8 @@ class Acknowledged:
     final: bool = False
     nacks: tuple[int, ...] = ()
     ordered: bool = False
+    buffer_remaining: int | None = None
+    """``netrm:BufferRemaining`` (RM-35)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -441,7 +445,7 @@ def _created(state: Source, phase: Phase, event: Created, now: Now) -> Step:
 
 def _acknowledged(state: Source, phase: Phase, event: Acknowledged, now: Now) -> Step:
     ranges = _checked(state, event)
-    news = ranges.difference(state.acknowledged)
+    news, fresh = ranges.difference(state.acknowledged), state.acknowledged.issubset(ranges)
     if state.final and news:
         raise _invalid(state, event, "it grows after Final")
     state = replace(
@@ -449,6 +453,7 @@ def _acknowledged(state: Source, phase: Phase, event: Acknowledged, now: Now) ->
         phase=phase,
         acknowledged=state.acknowledged.union(ranges),
         final=state.final or event.final,
+        peer_room=event.buffer_remaining if fresh else state.peer_room,
         reason=None if state.phase is Phase.SUSPECT else state.reason,
         idle_at=now.utc,
     )
