@@ -42,9 +42,12 @@ _DECLARATION: Final = re.compile(
     rb"""(?:\s+encoding\s*=\s*["']([A-Za-z][A-Za-z0-9._-]*)["'])?"""
     rb"""(?:\s+standalone\s*=\s*(?:"yes"|'yes'|"no"|'no'))?\s*\?>"""
 )
+_LABEL: Final = re.compile(r"""<\?xml\s[^>]*?(\sencoding\s*=\s*["']([^"']*)["'])""")
 _SPECIAL_MARKUP: Final = re.compile(rb"<[!?]")
 _NAME: Final = re.compile(rb"[^\s/>]++")
 _ATTRIBUTE: Final = re.compile(rb"""\s++([^\s=>]++)\s*+=\s*+("[^"]*+"|'[^']*+')""")
+_UNBOUND: Final = re.compile(r"Namespace prefix (\S+) (?:for (\S+) )?on (\S+) is not defined")
+"""libxml2's own text."""
 _START_TAG: Final = re.compile(rb"""<([^\s>]++)((?: [^\s=]++="[^"]*+")*+)>""")
 _PAIR: Final = re.compile(rb"""([^\s=]++)="([^"]*+)\"""")
 _DECLARED_PREFIX: Final = re.compile(rb"xmlns:([^\s=]++)")
@@ -121,13 +124,12 @@ def _utf8(payload: bytes) -> bytes:
         text = payload.decode("utf-16")
     except UnicodeDecodeError:
         raise Malformed("the message is not the UTF-16 that its byte order mark says") from None
-    head = text[:200]
-    if head.startswith("<?xml"):
+    label = _LABEL.match(text)
+    if label is not None:
         # The label is taken out once it was found to agree with the bytes.
-        label = re.search(r"""\sencoding\s*=\s*["'](utf-16)["']""", head, re.IGNORECASE)
-        if label is None:
+        if label[2].lower() != "utf-16":
             raise Malformed("the XML declaration names another encoding than the bytes have")
-        text = text[: label.start()] + text[label.end() :]
+        text = text[: label.start(1)] + text[label.end(1) :]
     return text.encode()
 
 
@@ -137,16 +139,16 @@ def _measure(scan: bytes, limits: Limits) -> bool:
     Exact for well-formed markup; the rest is lxml's to refuse. Returns True where a namespace
     URI may be relative, for `_check_tree` to look at.
     """
-    asides = 0
+    size, asides = len(scan), 0
     if _SPECIAL_MARKUP.search(scan) is not None:
         scan, asides = _without_asides(scan)
         if b"<?" in scan:
             raise Malformed("a processing instruction, or a misplaced XML declaration")
-    segments = scan.split(b"<")
-    if len(segments) + asides > limits.elements:
-        tags = len(segments) - 1 - scan.count(b"</")
+    if size >= 4 * limits.elements:  # an element takes four bytes at least
+        tags = scan.count(b"<") - scan.count(b"</")
         if tags + asides > limits.elements:
             raise Malformed(f"more than {limits.elements} elements and comments")
+    segments = scan.split(b"<")
     # A tag with too many or too long parts is itself long: all others need no closer look.
     bound = min(
         4 * limits.attributes,
@@ -232,10 +234,14 @@ def _build(document: bytes) -> Element:
     try:
         return etree.fromstring(document, _PARSER)
     except etree.XMLSyntaxError as error:
-        text = (error.msg or "no document")[:200]
-    except ValueError:
-        text = "no document"
-    raise Malformed(f"not well-formed XML: {text}")
+        line = f"line {error.lineno}: " if error.lineno else ""
+        text = (error.msg or "no document").partition(", line ")[0].strip()[:200]
+    unbound = _UNBOUND.fullmatch(text)
+    if unbound is not None:
+        prefix, attribute, element = unbound.groups()
+        place = f"the attribute {attribute} of {element}" if attribute else f"the element {element}"
+        raise Malformed(f"{line}not namespace-well-formed: the prefix {prefix} of {place} is not declared")
+    raise Malformed(f"{line}not well-formed XML: {text}")
 
 
 @lru_cache(maxsize=8)
@@ -372,7 +378,8 @@ def canonical_fragment(body: bytes | Element, limits: Limits) -> bytes:
             parse(octets, limits)
     except Malformed as error:
         raise UsageError(f"the body is not one well-formed element within the limits: {error}") from error
-    source = body if isinstance(body, bytes) else etree.tostring(body)
+    plain = isinstance(body, bytes) and not body.startswith(_UTF16_BOMS)
+    source = body if plain and isinstance(body, bytes) else etree.tostring(root)
     candidates = {
         prefix.decode(errors="replace")
         for prefix in set(_DECLARED_PREFIX.findall(source))
