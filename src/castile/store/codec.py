@@ -18,11 +18,14 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable
 from enum import Enum
 from functools import cache
+from operator import attrgetter
 from typing import Any, Final, Literal, Union
 
 JSON = Union[None, bool, int, float, str, "list[JSON]", "dict[str, JSON]"]
 Convert = Callable[[object], object]
 TAG: Final = "class"
+_write: Final = json.JSONEncoder(separators=(",", ":")).encode
+_read: Final = json.JSONDecoder().decode
 _PLAIN: Final = (str, int, float, bool, type(None))
 
 
@@ -32,8 +35,9 @@ class CodecError(ValueError):
 
 def encode(value: object, declared: Any = None) -> bytes:
     """A value as compact JSON. `declared`: its declared type where that is a union."""
-    converter, _ = _codec(declared if declared is not None else type(value))
-    return json.dumps(converter(value), separators=(",", ":")).encode("ascii")
+    kind: Any = type(value) if declared is None else declared
+    converter, _ = _codec(kind)
+    return _write(converter(value)).encode("ascii")
 
 
 def decode(declared: Any, text: bytes) -> object:
@@ -43,7 +47,7 @@ def decode(declared: Any, text: bytes) -> object:
     """
     _, converter = _codec(declared)
     try:
-        return converter(json.loads(text))
+        return converter(_read(text.decode("ascii")))
     except CodecError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -161,10 +165,12 @@ def _dataclass(declared: type) -> tuple[Convert, Convert]:
     outwards = tuple((name, outward) for name, (outward, _) in codecs.items() if outward is not _same)
     inwards = tuple((name, inward) for name, (_, inward) in codecs.items() if inward is not _same)
 
+    plain = attributes(same)
+
     def convert_out(value: object) -> object:
         if type(value) is not declared:
             raise CodecError(f"a {type(value).__name__} isn't a {declared.__name__}")
-        result = {name: getattr(value, name) for name in same}
+        result: dict[str, object] = dict(zip(same, plain(value), strict=True))
         for name, outward in outwards:
             result[name] = outward(getattr(value, name))
         return result
@@ -177,3 +183,10 @@ def _dataclass(declared: type) -> tuple[Convert, Convert]:
         return declared(**values)
 
     return convert_out, convert_in
+
+
+def attributes(names: tuple[str, ...]) -> Callable[[object], tuple[Any, ...]]:
+    """A function that takes these attributes of an object, at one go."""
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda value: tuple([getattr(value, name) for name in names])

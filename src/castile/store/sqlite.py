@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
@@ -43,6 +44,8 @@ from castile.store.tables import (
 
 R = TypeVar("R")
 _PAGE: Final = 4_096
+_STATES: Final = 1_024
+"""So many states of sequences and contexts are kept opened: about 4 MB."""
 _SEQUENCE: Final = {
     SOURCES.name: "key",
     DESTINATIONS.name: "identifier",
@@ -63,6 +66,7 @@ class SQLiteTransaction:
         self._sealer = database.sealer
         self._clock = clock
         self._application: ApplicationConnection | None = None
+        self._states: dict[tuple[str, str], tuple[Row, object]] = {}
         self._replays = self._count("SELECT count(*) FROM castile_replays")
 
     # the application's part
@@ -417,19 +421,41 @@ class SQLiteTransaction:
         return int(self._connection.execute(statement, values).fetchone()[0])
 
     def _write(self, table: Table[R], statement: str, record: R) -> None:
+        row = table.write(record, self._sealer)
         try:
-            self._connection.execute(statement, table.write(record, self._sealer))
+            self._connection.execute(statement, row)
         except sqlite3.IntegrityError as error:
             raise StoreError(f"{table.name} can't hold this row beside another one: {error}") from error
+        if table.rewritten:
+            self._remember(table, row, record)
 
     def _one(self, table: Table[R], tail: str, values: Sequence[SQLValue]) -> R | None:
         row = self._connection.execute(f"{table.select} {tail}", values).fetchone()
         if row is None:
             return None
         try:
-            return table.read(row, self._sealer)
+            return self._read(table, row)
         except BrokenRow as error:
             raise self._damaged(table, table.key_of(row), _sequence_of(table, row), error) from error
+
+    def _read(self, table: Table[R], row: Row) -> R:
+        """The record of a row; a state that was read or written before isn't opened again.
+
+        The row itself decides, not what this process believes: it must be the same to the bit.
+        """
+        if not table.rewritten:
+            return table.read(row, self._sealer)
+        known = self._states.get((table.name, table.key_of(row)))
+        if known is not None and known[0] == row:
+            return typing.cast(R, known[1])
+        record = table.read(row, self._sealer)
+        self._remember(table, row, record)
+        return record
+
+    def _remember(self, table: Table[R], row: Row, record: R) -> None:
+        if len(self._states) >= _STATES:
+            del self._states[next(iter(self._states))]
+        self._states[table.name, table.key_of(row)] = (tuple(row), record)
 
     def _many(self, table: Table[R], tail: str, values: Sequence[SQLValue]) -> list[R]:
         return self._sorted(table, tail, values)[0]
@@ -441,7 +467,7 @@ class SQLiteTransaction:
         found, broken = [], []
         for row in self._connection.execute(f"{table.select} {tail}", values).fetchall():
             try:
-                found.append(table.read(row, self._sealer))
+                found.append(self._read(table, row))
             except BrokenRow as error:
                 broken.append([table.column_of(row, name) for name in table.key])
                 self._note(table, table.key_of(row), _sequence_of(table, row), error)

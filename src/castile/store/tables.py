@@ -35,7 +35,7 @@ from castile.store.seal import BrokenSeal, Sealer
 R = TypeVar("R")
 SQLValue = int | float | str | bytes | None
 Row = Sequence[SQLValue]
-_json: Final = json.JSONEncoder(separators=(",", ":")).encode
+_json: Final = json.JSONEncoder(separators=(",", ":"), default=bytes.hex).encode
 
 
 class BrokenRow(Exception):
@@ -80,8 +80,11 @@ class Table(Generic[R]):
         self._fields = (*fixed, *changing)
         self._derived = tuple((derived or {}).values())
         self._hidden = tuple((hidden or {}).values())
+        self._values = codec.attributes(self._fields)
         self._extra = len(self._derived) + len(self._hidden)
         self._fixed = len(fixed) + self._extra
+        self.rewritten = not mutable
+        """Whether a row is always written whole."""
         self.plain = (*(derived or ()), *(hidden or ()), *fixed, *changing)
         self._prefix = {column.name: f"{name}.{column.name}\0".encode() for column in self._sealed}
         kinds = [_kind(hints[field]) for field in self._fields]
@@ -96,6 +99,7 @@ class Table(Generic[R]):
         changes = ", ".join(
             f"{column} = excluded.{column}" for column in self.columns if column not in self.key
         )
+        self._key_places = [self.plain.index(name) for name in self.key]
         self.found = " AND ".join(f"{column} = ?" for column in self.key)
         self.select = f"SELECT {names} FROM {self.name}"
         self.insert = f"INSERT INTO {self.name} ({names}) VALUES ({marks})"
@@ -113,7 +117,7 @@ class Table(Generic[R]):
         for hidden in self._hidden:
             text = hidden(record)
             values.append(None if text is None else sealer.lookup(text))
-        values += [getattr(record, field) for field in self._fields]
+        values += self._values(record)
         self._normalise(values)
         identity = self._identity(values)
         sealed: list[SQLValue] = []
@@ -188,12 +192,12 @@ class Table(Generic[R]):
                     else sealer.seal(column.pack(value), self._prefix[column.name] + identity)
                 )
         statement = self._update_of(tuple(names))
-        found = [plain[self.plain.index(name)] for name in self.key]
+        found = [plain[place] for place in self._key_places]
         return statement, [*values, sealer.checksum(self._summed(identity, plain, empty)), *found]
 
     def key_of(self, row: Row) -> str:
         """The row's key as a text for people."""
-        return " ".join(str(row[self.plain.index(name)]) for name in self.key)
+        return " ".join(str(row[place]) for place in self._key_places)
 
     def column_of(self, row: Row, name: str) -> SQLValue:
         """A plain column of a row, whether or not the row can be read."""
@@ -217,15 +221,11 @@ class Table(Generic[R]):
             values[position + self._extra] = int(typing.cast(bool, values[position + self._extra]))
 
     def _identity(self, plain: Sequence[SQLValue]) -> bytes:
-        return _json([_readable(value) for value in plain[: self._fixed]]).encode("ascii")
+        return _json(plain[: self._fixed]).encode("ascii")
 
     def _summed(self, identity: bytes, plain: Sequence[SQLValue], empty: list[bool]) -> bytes:
-        rest = _json([*(_readable(value) for value in plain[self._fixed :]), *empty])
+        rest = _json([*plain[self._fixed :], *empty])
         return self.name.encode("ascii") + identity + rest.encode("ascii")
-
-
-def _readable(value: SQLValue) -> SQLValue:
-    return value.hex() if type(value) is bytes else value
 
 
 def _kind(hint: object) -> object:
