@@ -32,8 +32,10 @@ oracle:
 
 check:
 	@$(environment) $(VENV) --editable '.[test,check]'
-	@$(VENV)/bin/python -m ruff check --quiet .
-	@$(VENV)/bin/python -m mypy
+	@status=0; \
+	$(VENV)/bin/python -m ruff check --quiet . || status=1; \
+	$(VENV)/bin/python -m mypy || status=1; \
+	exit $$status
 
 format:
 	@$(environment) $(VENV) --editable '.[test,check]'
