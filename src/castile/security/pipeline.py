@@ -205,11 +205,12 @@ def _check_encryption(
     reading: Reading, primary: Signed, policy: ProtectionPolicy, expectation: Expectation
 ) -> None:
     """What must be encrypted is, and everything encrypted is so under the signer's key."""
-    if expectation.encrypted_body and policy.encrypt_body and "Body" not in reading.encrypted:
+    names = {name for name, _ in reading.encrypted}
+    if expectation.encrypted_body and policy.encrypt_body and "Body" not in names:
         raise SecurityFailure("the Body isn't encrypted", part="Body")
-    if "Body" in reading.encrypted and policy.encrypt_signature and "ds:Signature" not in reading.encrypted:
+    if "Body" in names and policy.encrypt_signature and "ds:Signature" not in names:
         raise SecurityFailure("the Signature isn't encrypted", part="ds:Signature")
-    for name, key in reading.encrypted.items():
+    for name, key in reading.encrypted:
         if key.identity != primary.key.identity:
             raise SecurityFailure(f"{name} is encrypted under another key than the signer's", part=name)
         if policy.derived_keys and not key.derived:
@@ -321,7 +322,7 @@ def _verified(
         body=body,
         body_content=reading.body_content,
         signatures=signatures,
-        encrypted=frozenset(reading.encrypted),
+        encrypted=frozenset(name for name, _ in reading.encrypted),
         timestamp=timestamp,
         principal=principal,
         reply_key=reply_key,

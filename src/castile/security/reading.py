@@ -145,7 +145,7 @@ class Reading:
     entries: list[Entry] = field(default_factory=list)
     parts: dict[str, Part] = field(default_factory=dict)
     signed: list[Signed] = field(default_factory=list)
-    encrypted: dict[str, Key] = field(default_factory=dict)
+    encrypted: list[tuple[str, Key]] = field(default_factory=list)
     """Names of the parts that were encrypted, and under which keys."""
     body: Element | None = None
     """The Body once its octets are known to be what was signed."""
@@ -301,7 +301,7 @@ class Reading:
             raise undecryptable(part) from None
         self._claim(_ELEMENT_IDS(element))
         name = header_name(element)
-        self.encrypted[name] = key
+        self.encrypted.append((name, key))
         self._noted(Decrypted(name, True, key.identity, data.algorithm, data.id))
         return Entry(entry.place, name, element, token, key)
 
@@ -486,8 +486,9 @@ class Reading:
             data = self._body_data()
             if data is None:
                 return None
-            self._plaintext, self.encrypted["Body"] = self._decrypted(data, _BODY_PLACE, "Body")
-            self._noted(Decrypted("Body", True, self.encrypted["Body"].identity, data.algorithm, data.id))
+            self._plaintext, key = self._decrypted(data, _BODY_PLACE, "Body")
+            self.encrypted.append(("Body", key))
+            self._noted(Decrypted("Body", True, key.identity, data.algorithm, data.id))
         return self._plaintext
 
     def _parse_body(self, octets: bytes, canonical_octets: bool) -> Element:
@@ -523,10 +524,9 @@ class Reading:
             self.wrong(SecurityFailure(str(error), part="Body"))
 
     def _ids_opened(self) -> set[str]:
-        body = self.envelope.body
-        if "Body" in self.encrypted and len(body) == 1:
-            return {body[0].get("Id") or ""}
-        return set()
+        if self._plaintext is None:
+            return set()
+        return {self.envelope.body[0].get("Id") or ""}
 
 
 def _start_of(frame: bytes) -> bytes:
