@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from enum import Enum
-from typing import Final
+from typing import Final, TypeVar
 
 from castile.clock import Now
 from castile.config import Settings, Timers
 from castile.protocol import conversation, destination, issuer, source
 from castile.protocol.actions import DestinationAction, SourceAction
 from castile.versions import WSRM_1_0, WSRM_1_1, WSSC_1_3
+
+P = TypeVar("P", bound=Enum)
 
 RM10: Final = WSRM_1_0.namespace
 RM11: Final = WSRM_1_1.namespace
@@ -186,21 +188,15 @@ def context_in(phase: issuer.Phase) -> issuer.Context:
 # ---------------------------------------------------------------- tables
 
 
-def cells(table: str, phases: type[Enum]) -> Iterator[tuple[str, Enum, str]]:
-    """(event, phase, what happens) of a table in text: the first line names the phases.
+def cells(tables: tuple[str, ...], phases: type[P]) -> Iterator[tuple[str, P, str]]:
+    """(event, phase, what happens) of a table in text, which may come in several parts.
 
-    A cell is a phase, ``=`` for "stays", or the name of the error.
+    The first line of each names the phases. A cell is a phase, ``=`` for "stays", or the name of
+    the error.
     """
-    lines = [line.split("#")[0] for line in table.strip().splitlines()]
-    rows = [[cell.strip() for cell in line.split("|")] for line in lines if line.strip()]
-    heads = [phases(head) for head in rows[0][1:]]
-    for event, *outcomes in rows[1:]:
-        assert len(outcomes) == len(heads), event
-        yield from ((event, head, outcome) for head, outcome in zip(heads, outcomes, strict=True))
-
-
-def of_table(
-    transitions: Mapping[tuple[Enum, type], Enum],
-) -> dict[tuple[str, Enum], Enum]:
-    """A machine's own table by the names of its events."""
-    return {(event.__name__, phase): target for (phase, event), target in transitions.items()}
+    for table in tables:
+        rows = [[cell.strip() for cell in line.split("|")] for line in table.strip().splitlines()]
+        heads = [phases(head) for head in rows[0][1:]]
+        for event, *outcomes in rows[1:]:
+            assert len(outcomes) == len(heads), event
+            yield from ((event, head, outcome) for head, outcome in zip(heads, outcomes, strict=True))

@@ -133,10 +133,13 @@ class Source:
             gaps = ((gaps[0][0], self.highest),)
         elif gaps and self.behavior == "DiscardEntireSequence":
             gaps = ((1, self.highest),)
-        missing = RangeSet(gaps)
-        if self.last_message is not None:
-            missing = missing.difference(RangeSet(((self.last_message, self.last_message),)))
-        return missing
+        return RangeSet(gaps).difference(self.without_content)
+
+    @property
+    def without_content(self) -> RangeSet:
+        """The number of the LastMessage, if there is one (1.0)."""
+        number = self.last_message
+        return RangeSet(((number, number),)) if number is not None else EMPTY
 
 
 @dataclass(frozen=True, slots=True)
@@ -568,9 +571,12 @@ def _drained(state: Source) -> bool:
 
 
 def _require_acknowledged(state: Source, incomplete: bool) -> None:
-    if state.unacknowledged and not incomplete:
-        count = state.highest - state.acknowledged.count
-        raise UsageError(f"{count} messages are not acknowledged: wait for them, or close(incomplete=True)")
+    """A LastMessage that is still on its way holds nothing up: no application misses it."""
+    open_numbers = RangeSet(state.unacknowledged).difference(state.without_content)
+    if open_numbers and not incomplete:
+        raise UsageError(
+            f"{open_numbers.count} messages are not acknowledged: wait for them, or close(incomplete=True)"
+        )
 
 
 def _illegal(state: Source, event: Event) -> CastileError:
