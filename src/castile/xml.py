@@ -141,7 +141,7 @@ def _measure(scan: bytes, limits: Limits) -> bool:
     """
     size, asides = len(scan), 0
     if _SPECIAL_MARKUP.search(scan) is not None:
-        scan, asides = _without_asides(scan)
+        scan, asides = _without_asides(scan, limits)
         if b"<?" in scan:
             raise Malformed("a processing instruction, or a misplaced XML declaration")
     if size >= 4 * limits.elements:  # an element takes four bytes at least
@@ -164,7 +164,7 @@ def _measure(scan: bytes, limits: Limits) -> bool:
     return _MAYBE_RELATIVE.search(scan) is not None
 
 
-def _without_asides(scan: bytes) -> tuple[bytes, int]:
+def _without_asides(scan: bytes, limits: Limits) -> tuple[bytes, int]:
     """The markup without CDATA sections and comments, and how many they were."""
     pieces: list[bytes] = []
     position = 0
@@ -178,6 +178,8 @@ def _without_asides(scan: bytes) -> tuple[bytes, int]:
         if end < 0:
             raise Malformed("a comment or CDATA section without end")
         pieces.append(scan[position:start])
+        if len(pieces) > limits.elements:
+            raise Malformed(f"more than {limits.elements} elements and comments")
         position = end + 3
     pieces.append(scan[position:])
     return b"".join(pieces), len(pieces) - 1
