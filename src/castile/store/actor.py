@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 from weakref import WeakSet
 
 from castile.clock import Clock
@@ -39,11 +39,11 @@ _open_stores: WeakSet[Actor] = WeakSet()
 
 @dataclass(slots=True)
 class _Step:
-    run: Callable[[Transaction], Any]
-    future: Future[Any]
+    run: Callable[[Transaction], object]
+    future: Future[object]
     exclusive: bool
     seconds: float
-    result: Any = None
+    result: object = None
     error: BaseException | None = None
 
     def resolve(self) -> None:
@@ -130,7 +130,7 @@ class Actor:
         with self._gate:
             if self._closed:
                 raise UsageError("the store is closed")
-            self._queue.put(_Step(step, future, exclusive, limit))
+            self._queue.put(_Step(step, cast("Future[object]", future), exclusive, limit))
         return future
 
     def close(self) -> None:

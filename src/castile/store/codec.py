@@ -17,30 +17,28 @@ import typing
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from enum import Enum
-from functools import cache
 from operator import attrgetter
-from typing import Any, Final, Literal, Union
+from typing import Final, Literal, Union
 
-JSON = Union[None, bool, int, float, str, "list[JSON]", "dict[str, JSON]"]
 Convert = Callable[[object], object]
 TAG: Final = "class"
 _write: Final = json.JSONEncoder(separators=(",", ":")).encode
 _read: Final = json.JSONDecoder().decode
 _PLAIN: Final = (str, int, float, bool, type(None))
+_codecs: Final[dict[object, tuple[Convert, Convert]]] = {}
 
 
 class CodecError(ValueError):
     """A type that can't be stored, or a text that doesn't fit its type."""
 
 
-def encode(value: object, declared: Any = None) -> bytes:
+def encode(value: object, declared: object = None) -> bytes:
     """A value as compact JSON. `declared`: its declared type where that is a union."""
-    kind: Any = type(value) if declared is None else declared
-    converter, _ = _codec(kind)
+    converter, _ = _codec(type(value) if declared is None else declared)
     return _write(converter(value)).encode("ascii")
 
 
-def decode(declared: Any, text: bytes) -> object:
+def decode(declared: object, text: bytes) -> object:
     """The value of a declared type that `encode` wrote.
 
     CodecError: the text doesn't fit the type.
@@ -58,8 +56,14 @@ def _same(value: object) -> object:
     return value
 
 
-@cache
-def _codec(declared: Any) -> tuple[Convert, Convert]:
+def _codec(declared: object) -> tuple[Convert, Convert]:
+    known = _codecs.get(declared)
+    if known is None:
+        known = _codecs[declared] = _compiled(declared)
+    return known
+
+
+def _compiled(declared: object) -> tuple[Convert, Convert]:
     if declared in _PLAIN or declared is None:
         return _same, _same
     if declared is bytes:
@@ -97,7 +101,7 @@ def _enum(declared: type[Enum]) -> tuple[Convert, Convert]:
     return convert, lambda name: members[typing.cast(str, name)]
 
 
-def _tuple(arguments: tuple[Any, ...]) -> tuple[Convert, Convert]:
+def _tuple(arguments: tuple[object, ...]) -> tuple[Convert, Convert]:
     if len(arguments) == 2 and arguments[1] is Ellipsis:
         outward, inward = _codec(arguments[0])
         return (
@@ -119,7 +123,7 @@ def _tuple(arguments: tuple[Any, ...]) -> tuple[Convert, Convert]:
     return convert_out, convert_in
 
 
-def _frozenset(argument: Any) -> tuple[Convert, Convert]:
+def _frozenset(argument: object) -> tuple[Convert, Convert]:
     outward, inward = _codec(argument)
     return (
         lambda value: sorted(outward(item) for item in typing.cast("frozenset[str]", value)),  # type: ignore[type-var]
@@ -127,7 +131,7 @@ def _frozenset(argument: Any) -> tuple[Convert, Convert]:
     )
 
 
-def _union(arguments: tuple[Any, ...]) -> tuple[Convert, Convert]:
+def _union(arguments: tuple[object, ...]) -> tuple[Convert, Convert]:
     others = [argument for argument in arguments if argument is not type(None)]
     if all(argument in _PLAIN for argument in others):
         return _same, _same
@@ -185,7 +189,7 @@ def _dataclass(declared: type) -> tuple[Convert, Convert]:
     return convert_out, convert_in
 
 
-def attributes(names: tuple[str, ...]) -> Callable[[object], tuple[Any, ...]]:
+def attributes(names: tuple[str, ...]) -> Callable[[object], tuple[object, ...]]:
     """A function that takes these attributes of an object, at one go."""
     if len(names) > 1:
         return attrgetter(*names)

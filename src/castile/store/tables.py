@@ -117,7 +117,7 @@ class Table(Generic[R]):
         for hidden in self._hidden:
             text = hidden(record)
             values.append(None if text is None else sealer.lookup(text))
-        values += self._values(record)
+        values += typing.cast("tuple[SQLValue, ...]", self._values(record))
         self._normalise(values)
         identity = self._identity(values)
         sealed: list[SQLValue] = []
@@ -309,6 +309,3 @@ REPLIES: Final = Table(
     mutable=("consumed",),
     hidden={"call": lambda row: None if row.key is None else call_key(row.endpoint, row.key)},
 )
-TABLES: Final[Mapping[str, Table[typing.Any]]] = {
-    table.name: table for table in (CONTEXTS, SOURCES, DESTINATIONS, OUTBOX, INBOX, REPLIES)
-}
