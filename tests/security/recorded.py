@@ -47,7 +47,7 @@ class Keys:
     def sealed_key(self, sha1: str) -> SealedKey | None:
         return self.sealed.get(sha1)
 
-    def certificate(self, reference: SecurityTokenReference) -> x509.Certificate | None:
+    def certificate_of(self, reference: SecurityTokenReference) -> x509.Certificate | None:
         return next((found for found in self.certificates if named(found, reference)), None)
 
     def authenticate(self, name: str, password: str) -> bool | None:

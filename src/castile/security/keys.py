@@ -67,7 +67,7 @@ class KeySource(Protocol):
     def sealed_key(self, sha1: str) -> SealedKey | None:
         """The key of an EncryptedKey that we sent."""
 
-    def certificate(self, reference: SecurityTokenReference) -> x509.Certificate | None:
+    def certificate_of(self, reference: SecurityTokenReference) -> x509.Certificate | None:
         """A certificate that may sign to us, by thumbprint, key identifier or issuer and serial."""
 
     def authenticate(self, name: str, password: str) -> bool | None:

@@ -12,22 +12,24 @@ from typing import Final
 from castile.clock import Now
 from castile.config import Limits, Timers
 from castile.errors import SecurityFailure, SOAPFault
+from castile.messages.conversation import SecurityContextToken
 from castile.messages.security import (
     ID,
     EncryptedKey,
+    SecurityTokenReference,
     Timestamp,
     UsernameToken,
 )
 from castile.messages.soap import Envelope
 from castile.policy import ProtectionPolicy
-from castile.security.coverage import check_headers, header_name
+from castile.security.coverage import check_headers, doubled_headers, header_name
 from castile.security.keys import ContextKey, KeySource, SealedKey
 from castile.security.outgoing import Protected, Protection, protect
 from castile.security.reading import Reading, Signed
 from castile.security.tokens import Entry, Tokens, bad_context
 from castile.security.trace import KeyIdentity, Problem, Trace, UsernameChecked
 from castile.versions import PASSWORD_TEXT, WSSE, Conversation, SOAPVersion
-from castile.xml import Element
+from castile.xml import Element, canonical
 
 __all__ = [
     "Expectation",
@@ -36,6 +38,7 @@ __all__ = [
     "Verified",
     "VerifiedHeader",
     "VerifiedSignature",
+    "accept_plain",
     "protect",
     "unprotect",
 ]
@@ -63,9 +66,10 @@ class VerifiedHeader:
 
     element: Element = field(repr=False)
     name: str
-    key: KeyIdentity
+    key: KeyIdentity | None
+    """None on an endpoint without security."""
     signature: int
-    """Index into `Verified.signatures`."""
+    """Index into `Verified.signatures`; -1 without security."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,14 @@ class Verified:
     """The primary signature's value: seen again, it is a replay."""
     expires: float
     """UTC seconds: until then the evidence must be remembered."""
+    contexts: tuple[tuple[str | None, str], ...] = ()
+    """``wsu:Id`` and Identifier of each SecurityContextToken that the message carries."""
+
+    def resolve_context(self, reference: SecurityTokenReference) -> str | None:
+        """The Identifier that a reference in the Body leads to; None: nowhere (features CO-04)."""
+        if reference.local is None:
+            return reference.uri
+        return next((name for id, name in self.contexts if id == reference.local), None)
 
     def covered_by(self, identity: KeyIdentity) -> frozenset[str]:
         """Names of the parts that signatures of this key cover."""
@@ -328,4 +340,34 @@ def _verified(
         reply_key=reply_key,
         evidence=primary.signature.value if primary is not None else b"",
         expires=until,
+        contexts=tuple(
+            (entry.token.id, entry.token.identifier)
+            for entry in reading.of(SecurityContextToken)
+            if isinstance(entry.token, SecurityContextToken)
+        ),
+    )
+
+
+def accept_plain(envelope: Envelope) -> Verified:
+    """A message at an endpoint whose policy has no security: nothing in it is proved.
+
+    A header that may occur once is still refused if it is doubled, and so is a Security header:
+    whoever signs expects to be verified.
+    """
+    if envelope.security is not None:
+        raise SecurityFailure("a Security header at an endpoint without security", part="wsse:Security")
+    if doubled := doubled_headers(envelope):
+        raise SecurityFailure(f"{doubled[0]} stands twice", part=doubled[0])
+    return Verified(
+        soap=envelope.soap,
+        headers=tuple(VerifiedHeader(block, header_name(block), None, -1) for block in envelope.headers),
+        body=envelope.body,
+        body_content=b"".join(canonical(child) for child in envelope.body),
+        signatures=(),
+        encrypted=frozenset(),
+        timestamp=None,
+        principal=None,
+        reply_key=None,
+        evidence=b"",
+        expires=0.0,
     )

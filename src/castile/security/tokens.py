@@ -281,7 +281,7 @@ class Tokens:
         return self._public(certificate, token.id)
 
     def _certificate(self, reference: SecurityTokenReference) -> Key:
-        certificate = self.source.certificate(reference)
+        certificate = self.source.certificate_of(reference)
         if certificate is None:
             raise unavailable("the certificate that is referred to isn't at hand", "ds:KeyInfo")
         return self._public(certificate, None)
