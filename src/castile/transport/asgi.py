@@ -8,6 +8,7 @@ endpoint's business, and so is the status of its answer.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import traceback
@@ -20,6 +21,10 @@ from castile.errors import CastileError
 from castile.transport.http import SOAP_TYPES, media_type
 
 logger: Final = logging.getLogger("castile.wire")
+
+LINGER_BYTES: Final = 4 << 20
+LINGER_SECONDS: Final = 1.0
+"""A refused body is thrown away this far, so that its sender hears the refusal (RFC 9112, 9.6)."""
 
 # What ASGI itself calls these: its dictionaries hold values of many types.
 Scope = MutableMapping[str, Any]
@@ -73,6 +78,7 @@ class Refused(Exception):
         super().__init__(status)
         extra = (("Connection", "close"),) if close else ()
         self.answer = HTTPAnswer(status, headers=headers + extra)
+        self.lingers = close and status != 408
 
 
 class Gone(Exception):
@@ -178,13 +184,16 @@ class Application:
             await self._stop()
 
     async def _exchange(self, scope: Scope, receive: ReceiveEvent, send: SendEvent) -> None:
+        after: Awaitable[None] | None = None
         try:
             answer = await self._answer(scope, receive)
         except Refused as refused:
             answer = refused.answer
+            if refused.lingers:
+                after = _discard(receive)
         except Gone:
             return
-        await _send(answer, send, head=scope["method"] == "HEAD")
+        await _send(answer, send, head=scope["method"] == "HEAD", before_end=after)
 
     async def _answer(self, scope: Scope, receive: ReceiveEvent) -> HTTPAnswer:
         headers = _Headers(scope["headers"])
@@ -260,10 +269,11 @@ class Application:
                         raise Gone
                     part = event.get("body", b"")
                     size += len(part)
+                    more = event.get("more_body", False)
                     if size > self._limits.message_bytes:
-                        raise Refused(413, close=True)
+                        raise Refused(413, close=more)
                     parts.append(part)
-                    if not event.get("more_body", False):
+                    if not more:
                         break
         except TimeoutError:
             raise Refused(408, close=True) from None
@@ -328,13 +338,30 @@ def _leaving(seconds: float) -> Refused:
     return Refused(503, *busy(seconds).headers, close=True)
 
 
-async def _send(answer: HTTPAnswer, send: SendEvent, *, head: bool) -> None:
+async def _send(
+    answer: HTTPAnswer, send: SendEvent, *, head: bool, before_end: Awaitable[None] | None = None
+) -> None:
     headers = [(b"content-length", str(len(answer.body)).encode("ascii"))]
     if answer.content_type:
         headers.append((b"content-type", answer.content_type.encode("latin-1")))
     headers += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    if before_end is not None:
+        # The head is out and whole; the server closes the connection only at the end.
+        await before_end
     await send({"type": "http.response.body", "body": b"" if head else answer.body})
+
+
+async def _discard(receive: ReceiveEvent) -> None:
+    """Read on for a while without keeping anything."""
+    left = LINGER_BYTES
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_SECONDS):
+            while left > 0:
+                event = await receive()
+                if event["type"] != "http.request" or not event.get("more_body", False):
+                    return
+                left -= len(event["body"])
 
 
 def _named(error: BaseException) -> str:

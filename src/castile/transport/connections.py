@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 import threading
@@ -373,4 +374,6 @@ def reason(error: OSError | Broken) -> str:
         return f"TLS failed: {error.reason or 'the connection was closed'}"
     if isinstance(error, TimeoutError):
         return "not in time"
+    if isinstance(error, ConnectionError) and error.errno:
+        return os.strerror(error.errno)  # asyncio's own text speaks of its call
     return error.strerror or str(error) or type(error).__name__
