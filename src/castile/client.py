@@ -1,0 +1,312 @@
+"""The client of one endpoint.
+
+::
+
+    with castile.Client("https://bank.example/Transfers", policy=castile.EndpointPolicy.of("1.3"),
+                        credentials=castile.Username("ada", "secret"), service_certificate="bank.pem",
+                        store="transfers.db") as client:
+        answer = client.call_raw("urn:bank/Transfer", b"<Transfer xmlns='urn:bank'>...</Transfer>")
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from cryptography import x509
+
+from castile import store as stores
+from castile import xml
+from castile.clock import Clock, system
+from castile.config import Settings
+from castile.credentials import Username, load_certificate, resolve
+from castile.endpoint import recover
+from castile.endpoint.party import Party
+from castile.errors import (
+    FaultReceived,
+    InDoubt,
+    NotReliable,
+    SequenceUnknown,
+    SOAPFault,
+    UsageError,
+)
+from castile.messages import soap
+from castile.policy import EndpointPolicy
+from castile.protocol import source
+from castile.protocol.conversation import Conversation
+from castile.pump import Pump
+from castile.store.records import ReplyRow, SourceRecord
+from castile.transport.http import HTTP, HTTPClient
+from castile.transport.wire import KeyLog, WireLog
+from castile.xml import Element
+
+Quality = Literal["in_memory", "durable", "transactional"]
+Body = bytes | Element
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply that no call was waiting for."""
+
+    message_id: str
+    """Of the request."""
+    action: str
+    body: bytes = field(repr=False)
+    fault: SOAPFault | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A message of this store that isn't done: unanswered, or its reply not yet taken."""
+
+    message_id: str
+    action: str
+    sequence: str | None
+    number: int | None
+    reply: Reply | None
+
+
+class Client:
+    """A client of one endpoint, safe to share between threads.
+
+    `address`: the endpoint's URL. `policy`: what it asks for. `credentials`: who we are.
+    `service_certificate`: PEM, a file or an `x509.Certificate`; keys are sealed for it. `store`:
+    a path; without one the quality of service is ``in_memory``. `timeout`: seconds for a call.
+    `on_reply`: told of replies that nobody waits for. `http`: another HTTP client.
+
+    Raises `UsageError` for arguments that don't fit, `StoreError` if the store can't be opened.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        policy: EndpointPolicy,
+        credentials: Username | None = None,
+        service_certificate: str | bytes | Path | x509.Certificate | None = None,
+        store: str | Path | None = None,
+        quality: Quality | None = None,
+        seal: stores.Seal = None,
+        settings: Settings | None = None,
+        timeout: float | None = None,
+        http: HTTP | None = None,
+        on_reply: Callable[[Reply], None] | None = None,
+        clock: Clock = system,
+    ) -> None:
+        if quality not in (None, "in_memory") and store is None:
+            raise UsageError(f"quality={quality!r} needs a store: give store= with the path of a file")
+        if quality == "in_memory":
+            store = None
+        settings = settings or Settings()
+        self._timeout = settings.timers.call_timeout if timeout is None else timeout
+        keylog = KeyLog.from_environment()
+        self._store = stores.open(store, seal=seal, settings=settings, clock=clock)
+        self._http = http or HTTPClient(settings.limits, settings.timers, clock=clock)
+        party = Party(
+            side="client",
+            address=address,
+            policy=policy,
+            store=self._store,
+            random=os.urandom,
+            settings=settings,
+            clock=clock,
+            certificate=load_certificate(service_certificate) if service_certificate is not None else None,
+            username=(credentials.name, resolve(credentials.password)) if credentials else None,
+            keylog=(lambda identifier, instance, secret: keylog.write(identifier, secret, instance))
+            if keylog
+            else None,
+        )
+        self._party = party
+        self._on_reply = on_reply
+        self._pump = Pump(
+            party, self._http, WireLog.from_environment(), self._hand_over if on_reply is not None else None
+        )
+        self._closed = False
+        self._pump.recover()
+
+    @property
+    def sequence(self) -> ClientSequence:
+        """The default sequence. Raises `NotReliable` where the policy has none."""
+        if self._party.policy.reliability is None:
+            raise NotReliable("the endpoint's policy has no reliable messaging, so there is no sequence")
+        return ClientSequence(self._pump)
+
+    @property
+    def context(self) -> Conversation | None:
+        """The security context of this client; None before the first message."""
+        return self._pump.conversation()
+
+    def call_raw(self, action: str, body: Body, *, timeout: float | None = None) -> bytes:
+        """Send a request and wait for its reply: the canonical content of its Body.
+
+        Raises `FaultReceived` for a fault, `InDoubt` (with the number) at the time-out,
+        `TransportError` if not even a security context could be had in time.
+        """
+        content, seconds = self._content(body), self._timeout if timeout is None else timeout
+        if self._party.policy.reliability is None:
+            return self._pump.direct(action, content, seconds, two_way=True)
+        reply = self._pump.call(action, content, seconds)
+        self._pump.consumed(reply)
+        fault = self._fault(reply)
+        if fault is not None:
+            raise FaultReceived(fault, authenticated=self._party.policy.application is not None)
+        return reply.body
+
+    def send_raw(self, action: str, body: Body) -> None:
+        """Send a one-way message; returns once it is durable, before the network is touched."""
+        content = self._content(body)
+        if self._party.policy.reliability is None:
+            self._pump.direct(action, content, self._timeout, two_way=False)
+        else:
+            self._pump.submit(action, content, two_way=False, own=False)
+
+    def unfinished(self) -> list[Unfinished]:
+        """What an earlier process, or a call that timed out, left in this store."""
+        party = self._party
+
+        def step(tx: stores.Transaction) -> list[Unfinished]:
+            open_calls = [
+                Unfinished(row.message_id, row.action, record.state.identifier, row.number, None)
+                for record in tx.sources(side=party.side, endpoint=party.address)
+                for row in tx.outbox(record.state.key)
+                if row.kind == "application"
+            ]
+            replied = [
+                Unfinished(row.message_id, row.request_action or row.action, None, None, self._reply(row))
+                for row in tx.unconsumed(party.address)
+            ]
+            return open_calls + replied
+
+        return self._store.run(step).result()
+
+    def take(self, message_id: str) -> None:
+        """A reply of `unfinished` has been dealt with: it is listed no more."""
+        utc = self._pump.now().utc
+        if not self._store.run(lambda tx: tx.consume(message_id, utc)).result():
+            raise UsageError("there is no such reply in this store")
+
+    def close(self, *, keep: bool = False) -> None:
+        """Close and terminate the sequence, cancel the context, close the store.
+
+        With `keep`, and where something is unanswered, everything stays in the store for the
+        next process. A second call does nothing.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if not keep:
+                self._finish()
+        finally:
+            self._pump.stop()
+            self._http.close()
+            self._store.close()
+
+    def _finish(self) -> None:
+        timers, key = self._party.settings.timers, self._pump.key
+        if key is not None:
+            sequence = ClientSequence(self._pump)
+            if not sequence.wait_until_acknowledged(timers.close_timeout):
+                return
+            self._pump.finish(key, timers.close_timeout)
+        state = self._pump.conversation()
+        pending = self._store.run(
+            lambda tx: recover.idle_contexts(self._party, tx, None)
+        ).result()
+        if state is not None and any(each.identifier == state.identifier for each in pending):
+            self._pump.cancel(state)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(keep=error is not None)
+
+    def _content(self, body: Body) -> bytes:
+        if self._closed:
+            raise UsageError("the client is closed: make another one")
+        return xml.canonical_fragment(body, self._party.settings.limits)
+
+    def _fault(self, reply: ReplyRow) -> SOAPFault | None:
+        if not reply.fault:
+            return None
+        child = xml.parse(reply.body, self._party.settings.limits)
+        return soap.read_fault(child, self._party.policy.soap)
+
+    def _reply(self, row: ReplyRow) -> Reply:
+        return Reply(row.message_id, row.action, row.body, self._fault(row))
+
+    def _hand_over(self, row: ReplyRow) -> None:
+        if self._on_reply is not None:
+            self._on_reply(self._reply(row))
+
+
+class ClientSequence:
+    """``client.sequence``: the default sequence under the caller's hand (features 4.10)."""
+
+    def __init__(self, pump: Pump) -> None:
+        self._pump = pump
+
+    def wait_until_acknowledged(self, timeout: float | None = None) -> bool:
+        """True once every message submitted so far is acknowledged and every call answered.
+
+        False at the time-out (seconds; None: for ever), with nothing changed. Raises `InDoubt`
+        with the numbers if the sequence failed.
+        """
+        record = self._record()
+        highest = record.state.highest
+        deadline = self._pump.now().tick + (timeout if timeout is not None else 1e9)
+
+        def ready() -> bool:
+            current = self._record()
+            if current.state.phase is source.Phase.FAILED:
+                numbers = tuple(current.state.missing.numbers())
+                if numbers:
+                    raise InDoubt(f"the sequence failed: {current.state.reason}", numbers=numbers)
+                return True
+            gaps = current.state.acknowledged.gaps(highest)
+            return not gaps and not self._pump.run(
+                lambda tx: any(row.kind == "application" for row in tx.outbox(current.state.key))
+            )
+
+        return self._pump.wait(ready, deadline)
+
+    def close(self, timeout: float = 30.0) -> None:
+        """Close and terminate it: no more messages. Raises `UsageError` while messages are
+        unacknowledged."""
+        self._pump.finish(self._record().state.key, timeout)
+
+    def report(self) -> dict[str, object]:
+        """Its state, numbers and acknowledgements (RM-132), ready for JSON."""
+        record = self._record()
+        rows = self._pump.run(lambda tx: tx.outbox(record.state.key))
+        state = record.state
+        return {
+            "state": state.phase.value,
+            "identifier": state.identifier,
+            "peer": record.endpoint,
+            "secure": state.context is not None,
+            "context": state.context,
+            "highest": state.highest,
+            "acknowledged": [list(each) for each in state.acknowledged.ranges],
+            "missing": [list(each) for each in state.unacknowledged],
+            "depth": len(rows),
+            "reason": state.reason,
+            "last_error": next((row.last_error for row in rows if row.last_error), None),
+        }
+
+    def _record(self) -> SourceRecord:
+        key = self._pump.key
+        record = self._pump.run(lambda tx: tx.source(key)) if key else None
+        if record is None:
+            raise SequenceUnknown("no message was sent yet, so there is no sequence")
+        return record
+
+
+__all__ = ["Client", "ClientSequence", "Reply", "Unfinished"]

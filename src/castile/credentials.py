@@ -1,0 +1,102 @@
+"""Who a client is: credentials, and certificates from files.
+
+A secret may be given by reference instead of by value: ``env:NAME`` or ``file:PATH``.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, pkcs12
+
+from castile.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Username:
+    """A user's name and password (UsernameToken profile 1.1)."""
+
+    name: str
+    password: str = field(repr=False)
+    """The password, or a reference to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A private key and its certificate.
+
+    `source` is PEM text, the path of a PEM or PKCS#12 file, or bytes of either; `password` opens
+    it and may be a reference. Raises `UsageError` when loaded, naming what is missing.
+    """
+
+    source: str | bytes | Path = field(repr=False)
+    password: str | None = field(default=None, repr=False)
+
+    def load(self) -> tuple[RSAPrivateKey, x509.Certificate]:
+        """The key and the certificate."""
+        octets = _octets(self.source)
+        secret = resolve(self.password).encode() if self.password is not None else None
+        try:
+            if b"-----BEGIN" in octets:
+                key = load_pem_private_key(octets, secret)
+                certificate = x509.load_pem_x509_certificate(octets)
+            else:
+                found, leaf, _ = pkcs12.load_key_and_certificates(octets, secret)
+                if found is None or leaf is None:
+                    raise UsageError("the PKCS#12 file must hold a private key and its certificate")
+                key, certificate = found, leaf
+        except (ValueError, TypeError) as error:
+            raise UsageError(
+                "no private key and certificate could be read: a PEM file with both, or PKCS#12, "
+                f"and its password are wanted ({type(error).__name__})"
+            ) from None
+        if not isinstance(key, RSAPrivateKey):
+            raise UsageError("the private key must be RSA")
+        return key, certificate
+
+
+def load_certificate(source: str | bytes | Path | x509.Certificate) -> x509.Certificate:
+    """A certificate from PEM text, a PEM or DER file, or its bytes. Raises `UsageError`."""
+    if isinstance(source, x509.Certificate):
+        return source
+    octets = _octets(source)
+    try:
+        if b"-----BEGIN" in octets:
+            return x509.load_pem_x509_certificate(octets)
+        return x509.load_der_x509_certificate(octets)
+    except ValueError:
+        raise UsageError("no certificate could be read: PEM or DER is wanted") from None
+
+
+def resolve(secret: str) -> str:
+    """The value that a reference stands for; anything else is the value itself.
+
+    Raises `UsageError` where the environment or the file doesn't have it.
+    """
+    kind, _, name = secret.partition(":")
+    if kind == "env" and name:
+        value = os.environ.get(name)
+        if value is None:
+            raise UsageError(f"the environment has no {name}, which a secret is taken from")
+        return value
+    if kind == "file" and name:
+        try:
+            return Path(name).read_text().strip()
+        except OSError as error:
+            raise UsageError(f"the secret's file {name} can't be read: {error.strerror}") from None
+    return secret
+
+
+def _octets(source: str | bytes | Path) -> bytes:
+    if isinstance(source, bytes):
+        return source
+    if isinstance(source, str) and "-----BEGIN" in source:
+        return source.encode()
+    try:
+        return Path(source).read_bytes()
+    except OSError as error:
+        raise UsageError(f"{source} can't be read: {error.strerror}") from None

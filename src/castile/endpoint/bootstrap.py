@@ -1,0 +1,125 @@
+"""How a client gets a security context, and gives it back.
+
+Each is one in-memory generator that yields the request and is sent the verified answer; only
+its result is committed. These exchanges stand outside any sequence (F06).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from castile.clock import Now
+from castile.endpoint.inbound import Inbound
+from castile.endpoint.kinds import Kind
+from castile.endpoint.outbound import Outgoing
+from castile.endpoint.party import Party
+from castile.errors import FaultReceived, PolicyError, SecurityFailure, SOAPFault
+from castile.messages import trust
+from castile.messages.security import SecurityTokenReference
+from castile.policy import EndpointPolicy
+from castile.protocol import conversation
+from castile.protocol.conversation import Conversation
+from castile.security.keys import ContextKey, p_sha1
+from castile.versions import Conversation as Edition
+from castile.versions import Trust
+
+Dialogue = Generator[Outgoing, Inbound, Conversation]
+
+
+def establish(party: Party, now: Now) -> Dialogue:
+    """RST/SCT under the bootstrap policy, with entropy of both sides (F01 to F05).
+
+    Raises `FaultReceived` if the service refuses, `SecurityFailure` if its answer can't be
+    trusted: then no token is stored.
+    """
+    edition, row = editions(party.policy)
+    section = party.policy.bootstrap
+    if section is None or party.certificate is None:
+        raise PolicyError(
+            "the bootstrap seals a key for the service's certificate: give it as service_certificate="
+        )
+    if section.username and party.username is None:
+        raise PolicyError("the policy wants a UsernameToken: give credentials=castile.Username(name, password)")
+    entropy = party.random(32)
+    request = trust.RequestSecurityToken(
+        request_type="Issue",
+        token_type=edition.token_type,
+        key_size=section.suite.minimum_bits,
+        entropy=entropy,
+    )
+    message_id = party.new_id()
+    inbound = yield Outgoing(
+        Kind.ISSUE,
+        row.action(Kind.ISSUE.value),
+        request.render(row),
+        message_id=message_id,
+        reply_expected=True,
+        key=party.certificate,
+    )
+    answer = _answer(inbound, message_id, Kind.ISSUE_RESPONSE)
+    token = answer.token
+    if token is None or answer.token_type not in (None, edition.token_type):
+        raise SecurityFailure("the answer holds no security context token", part="Body")
+    if not answer.computed_key or answer.entropy is None or len(answer.entropy) < 16:
+        # A key that one side chose alone is not accepted under this policy (SC-05).
+        raise SecurityFailure("the answer's key isn't computed from both entropies", part="Body")
+    bits = answer.key_size or section.suite.minimum_bits
+    if bits % 8 or not 128 <= bits <= 512:
+        raise SecurityFailure(f"the answer has a key of {bits} bits: 128 to 512 are taken (SC-06)", part="Body")
+    state = Conversation(
+        edition=edition.namespace,
+        endpoint=party.address,
+        principal=party.username[0] if party.username else "",
+    )
+    event = conversation.Established(
+        identifier=token.identifier,
+        secret=p_sha1(entropy, answer.entropy, bits // 8),
+        token=token.render(edition),
+        token_id=token.id or "",
+        instance=token.instance,
+        created=answer.created,
+        expires=answer.expires,
+        requested_bits=section.suite.minimum_bits,
+    )
+    state, _ = conversation.step(state, event, now, party.settings.timers, testing=party.settings.testing)
+    return state
+
+
+def cancel(party: Party, state: Conversation, key: ContextKey, now: Now) -> Dialogue:
+    """RST/SCT/Cancel, signed by the context's own key (WS-SC, 6; SC-29)."""
+    edition, row = editions(party.policy)
+    request = trust.RequestSecurityToken(
+        request_type="Cancel",
+        cancel_target=SecurityTokenReference(uri=state.identifier, value_type=edition.token_type),
+    )
+    message_id = party.new_id()
+    inbound = yield Outgoing(
+        Kind.CANCEL,
+        row.action(Kind.CANCEL.value),
+        request.render(row),
+        message_id=message_id,
+        reply_expected=True,
+        key=key,
+    )
+    if not _answer(inbound, message_id, Kind.CANCEL_RESPONSE).cancelled:
+        raise SecurityFailure("the answer doesn't say that the context is cancelled", part="Body")
+    state, _ = conversation.step(state, conversation.Cancelled(), now)
+    return state
+
+
+def _answer(inbound: Inbound, message_id: str, kind: Kind) -> trust.RequestSecurityTokenResponse:
+    """The RSTR, if it answers this request (SC-08, TR-04)."""
+    if isinstance(inbound.body, SOAPFault):
+        raise FaultReceived(inbound.body, authenticated=True, exchange=inbound.exchange)
+    if inbound.kind is not kind or not isinstance(inbound.body, trust.RequestSecurityTokenResponse):
+        raise SecurityFailure(f"the answer to {kind.value.replace('RSTR', 'RST')} is {inbound.kind.value}")
+    if inbound.addressing.relates_to != message_id:
+        raise SecurityFailure("the answer relates to another request", part="wsa:RelatesTo")
+    return inbound.body
+
+
+def editions(policy: EndpointPolicy) -> tuple[Edition, Trust]:
+    """The policy's editions of WS-SecureConversation and WS-Trust."""
+    if policy.conversation is None or policy.trust is None:
+        raise PolicyError("the endpoint's policy has no secure conversation")
+    return policy.conversation, policy.trust

@@ -1,0 +1,30 @@
+"""Security contexts between the store and the keys: one record, the keys of its instances."""
+
+from __future__ import annotations
+
+from castile.messages.conversation import SecurityContextToken
+from castile.protocol.conversation import Conversation
+from castile.security.keys import ContextKey
+from castile.store.records import ContextRecord
+from castile.versions import WSSC
+
+
+def context_keys(record: ContextRecord | None) -> list[ContextKey]:
+    """A key for each instance that a context keeps, the newest last; none once it has ended."""
+    if record is None or record.ended is not None:
+        return []
+    state = record.state
+    edition = WSSC[state.edition]
+    keys = []
+    for instance in state.instances:
+        # What the issuer wrote is sent back as it is (SC-01); a service never sends its own.
+        token_id, token = "SecurityContextToken", b""
+        if isinstance(state, Conversation):
+            token_id, token = state.token_id, state.token
+        if not token:
+            written = SecurityContextToken(state.identifier, instance.instance, token_id)
+            token = written.render(edition)
+        keys.append(
+            ContextKey(state.identifier, instance.instance, instance.secret, edition, token_id, token)
+        )
+    return keys

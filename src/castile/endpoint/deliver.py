@@ -1,0 +1,328 @@
+"""The walk to the application.
+
+One handler at a time for an in-order sequence, in a bounded pool of threads; coroutines run on
+the service's loop. The reply and the mark "done" are one commit; only then is the newest HTTP
+exchange that waits for this number woken, and an older one told to come back.
+
+A handler that was running, or may have been, when its process died runs again and sees
+`RequestContext.redelivered`. A transactional one runs inside the store's own transaction, so
+its effects, its reply and the mark are one commit and happen exactly once (features 4.9).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from castile.endpoint.handlers import Delivery
+from castile.endpoint.kinds import Kind
+from castile.endpoint.outbound import Outgoing, Reply
+from castile.endpoint.party import Party, reliability_log
+from castile.endpoint.replies import number_reply
+from castile.errors import Fault, Retry, SOAPFault, StoreError, UsageError
+from castile.messages import soap
+from castile.store import Transaction
+from castile.store.application import ApplicationConnection
+
+Body = bytes
+PARKED = math.inf
+"""The queue of this sequence stands still until an operator decides."""
+HandlerFunction = Callable[..., "Body | None | Coroutine[Any, Any, Body | None]"]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestContext:
+    """What a handler is told beside the body (``ctx``)."""
+
+    principal: str | None
+    """Who the bootstrap authenticated (CO-20)."""
+    sequence: str | None
+    number: int | None
+    message_id: str | None
+    action: str
+    redelivered: bool
+    """An earlier run of this message may have been cut off by a crash."""
+    transaction: ApplicationConnection | None = None
+    """The store's own transaction, for a transactional handler (N11)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """A function of the application for one action."""
+
+    action: str
+    function: HandlerFunction
+    transactional: bool = False
+    one_way: bool | None = None
+    """None: as the message asks, by its ReplyTo."""
+    takes_context: bool = field(init=False)
+    asynchronous: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "asynchronous", inspect.iscoroutinefunction(self.function))
+        object.__setattr__(self, "takes_context", len(inspect.signature(self.function).parameters) > 1)
+        if self.transactional and self.asynchronous:
+            raise UsageError(
+                f"the handler of {self.action!r} is a coroutine and can't be transactional: it would hold "
+                "the store's transaction across awaits; make it a plain function"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a handler gave: a body, a fault, or nothing."""
+
+    action: str
+    body: bytes = field(default=b"", repr=False)
+    fault: bool = False
+
+
+class Dispatcher:
+    """Runs handlers, and wakes who waits for their replies."""
+
+    def __init__(self, party: Party, handlers: dict[str, Handler]) -> None:
+        self._party = party
+        self._handlers = handlers
+        self._pool = ThreadPoolExecutor(party.settings.max_concurrency, "castile-handler")
+        self._lock = threading.Lock()
+        self._queues: dict[str, deque[Delivery]] = {}
+        self._waiting: dict[tuple[str, int], Future[Reply]] = {}
+        self._stopped = False
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """Where coroutine handlers run."""
+
+    def expect(self, sequence: str, number: int) -> Future[Reply]:
+        """Wait for the reply to this number. Who waited before gets 202: only the newest
+        exchange is sure to be still open."""
+        future: Future[Reply] = Future()
+        with self._lock:
+            older = self._waiting.get((sequence, number))
+            self._waiting[sequence, number] = future
+        if older is not None and not older.done():
+            older.set_result(Reply.nothing())
+        return future
+
+    def forget(self, sequence: str, number: int, future: Future[Reply]) -> None:
+        """This exchange waits no longer."""
+        with self._lock:
+            if self._waiting.get((sequence, number)) is future:
+                del self._waiting[sequence, number]
+
+    def start(self, deliveries: tuple[Delivery, ...]) -> None:
+        """Queue what a step released, in its order."""
+        for delivery in deliveries:
+            if delivery.sequence is None:
+                continue
+            with self._lock:
+                queue = self._queues.get(delivery.sequence)
+                idle = queue is None
+                if queue is None:
+                    queue = self._queues[delivery.sequence] = deque()
+                queue.append(delivery)
+            if idle and not self._stopped:
+                self._pool.submit(self._work, delivery.sequence)
+
+    def call(self, delivery: Delivery) -> Future[Reply]:
+        """Run the handler of a message outside any sequence; its reply is not stored."""
+        return self._pool.submit(self._direct, delivery)
+
+    def stop(self, drain_seconds: float) -> None:
+        """Let running handlers finish, for at most this long; queued ones stay in the store."""
+        self._stopped = True
+        waiting = threading.Thread(
+            target=self._pool.shutdown, kwargs={"wait": True, "cancel_futures": True}, daemon=True
+        )
+        waiting.start()
+        waiting.join(drain_seconds)
+
+    def _work(self, sequence: str) -> None:
+        while not self._stopped:
+            with self._lock:
+                queue = self._queues[sequence]
+                if not queue:
+                    del self._queues[sequence]
+                    return
+                delivery = queue[0]
+            delay = self._deliver(delivery)
+            if delay == PARKED:
+                return  # the queue stays, so nothing is started behind it: the order holds
+            if delay is not None:
+                retry = threading.Timer(delay, lambda: self._pool.submit(self._work, sequence))
+                retry.daemon = True
+                with self._lock:
+                    queue[0] = replace(delivery, attempts=delivery.attempts + 1)
+                retry.start()
+                return
+            with self._lock:
+                queue.popleft()
+
+    def _deliver(self, delivery: Delivery) -> float | None:
+        """Run one handler and commit what came of it; seconds to wait if it must run again."""
+        handler = self._handlers.get(delivery.action)
+        try:
+            if handler is not None and handler.transactional:
+                reply = self._run_transaction(handler, delivery)
+            else:
+                answer = self._run(handler, delivery, None)
+                reply = self._party.store.run(lambda tx: self._finish(tx, delivery, answer)).result()
+        except Retry as retry:
+            return retry.after_seconds
+        except StoreError as error:
+            reliability_log.warning("a delivery waits for the store: %s", error)
+            return self._party.settings.timers.handler_backoff
+        except _Failed as failed:
+            return self._again_or_park(delivery, failed)
+        if reply is not None:
+            self._wake(delivery, reply)
+        return None
+
+    def _run_transaction(self, handler: Handler, delivery: Delivery) -> Reply | None:
+        """Effects, reply and the mark in one commit; a fault undoes the effects first."""
+
+        def step(tx: Transaction) -> Reply | None:
+            answer = self._run(handler, delivery, tx.connection)
+            if answer is not None and answer.fault:
+                raise _Undo(answer)
+            return self._finish(tx, delivery, answer)
+
+        seconds = self._party.settings.timers.handler_seconds
+        try:
+            return self._party.store.run(step, exclusive=True, seconds=seconds).result()
+        except _Undo as undo:
+            answer = undo.answer
+            return self._party.store.run(lambda tx: self._finish(tx, delivery, answer)).result()
+
+    def _run(
+        self, handler: Handler | None, delivery: Delivery, transaction: ApplicationConnection | None
+    ) -> Answer | None:
+        """The handler's answer; None for a message that wants none.
+
+        `Retry` goes through. Any other exception is the answer to a request; a one-way message
+        has nobody to tell, so it runs again (RM-121).
+        """
+        edition = self._party.policy.addressing
+        if handler is None:
+            fault = SOAPFault(
+                "Sender",
+                f"The {delivery.action} cannot be processed at the receiver.",
+                (edition.namespace, "ActionNotSupported"),
+                action=edition.fault_action,
+            )
+            return self._fault(fault) if delivery.two_way else None
+        context = RequestContext(
+            delivery.principal,
+            delivery.sequence,
+            delivery.number,
+            delivery.message_id,
+            delivery.action,
+            delivery.redelivered,
+            transaction,
+        )
+        try:
+            result = self._call(handler, delivery.body, context)
+        except (Retry, StoreError):
+            raise
+        except Fault as fault:
+            return self._fault(fault.fault) if delivery.two_way else None
+        except Exception as error:
+            incident = self._party.new_id()
+            reliability_log.exception("the handler of %s failed (%s)", delivery.action, incident)
+            if not delivery.two_way:
+                raise _Failed(incident) from error
+            return self._fault(SOAPFault("Receiver", f"The service failed; its log has the reason as {incident}."))
+        if not delivery.two_way:
+            return None
+        return Answer(f"{delivery.action}Response", result or b"")
+
+    def _call(self, handler: Handler, body: bytes, context: RequestContext) -> bytes | None:
+        arguments = (body, context) if handler.takes_context else (body,)
+        if not handler.asynchronous:
+            result = handler.function(*arguments)
+        elif self.loop is None:
+            result = asyncio.run(handler.function(*arguments))  # type: ignore[arg-type]
+        else:
+            result = asyncio.run_coroutine_threadsafe(
+                handler.function(*arguments), self.loop  # type: ignore[arg-type]
+            ).result()
+        if result is None or isinstance(result, bytes):
+            return result
+        raise UsageError(
+            f"the handler of {handler.action!r} returned {type(result).__name__}: bytes of canonical XML, or None"
+        )
+
+    def _fault(self, fault: SOAPFault) -> Answer:
+        policy = self._party.policy
+        return Answer(
+            fault.action or policy.addressing.soap_fault_action, soap.render_fault(fault, policy.soap), fault=True
+        )
+
+    def _finish(self, tx: Transaction, delivery: Delivery, answer: Answer | None) -> Reply | None:
+        """The reply and the mark "done", in one step (DESIGN 4)."""
+        if delivery.sequence is None or delivery.number is None:
+            return None
+        return number_reply(self._party, tx, delivery, answer)
+
+    def _direct(self, delivery: Delivery) -> Reply:
+        handler = self._handlers.get(delivery.action)
+        if handler is not None and handler.transactional:
+            answer = self._party.store.run(
+                lambda tx: self._run(handler, delivery, tx.connection), exclusive=True
+            ).result()
+        else:
+            answer = self._run(handler, delivery, None)
+        if answer is None:
+            return Reply.nothing()
+        kind = Kind.FAULT if answer.fault else Kind.APPLICATION
+        message = Outgoing(kind, answer.action, answer.body, relates_to=delivery.message_id)
+        return Reply(message, 500 if answer.fault else 200)
+
+    def _again_or_park(self, delivery: Delivery, failed: _Failed) -> float | None:
+        settings = self._party.settings
+        attempts = delivery.attempts + 1
+        parked = attempts >= settings.handler_attempts
+        sequence, number = delivery.sequence or "", delivery.number or 0
+
+        def note(tx: Transaction) -> None:
+            tx.update_inbox(
+                sequence,
+                number,
+                attempts=attempts,
+                status="parked" if parked else "ready",
+                last_error=f"{type(failed.__cause__).__name__} ({failed})",
+            )
+
+        self._party.store.run(note).result()
+        if not parked:
+            return float(settings.timers.handler_backoff * 2 ** (attempts - 1))
+        reliability_log.error(
+            "message %s of %s failed %s times and is parked; later ones of its sequence wait behind it",
+            number,
+            sequence,
+            attempts,
+        )
+        return PARKED
+
+    def _wake(self, delivery: Delivery, reply: Reply) -> None:
+        with self._lock:
+            future = self._waiting.pop((delivery.sequence or "", delivery.number or 0), None)
+        if future is not None and not future.done():
+            future.set_result(reply)
+
+
+class _Failed(Exception):
+    """A one-way handler raised."""
+
+
+class _Undo(Exception):
+    """Rolls a transactional handler's effects back; its fault is the answer all the same."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__()
+        self.answer = answer

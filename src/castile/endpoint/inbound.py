@@ -1,0 +1,205 @@
+"""The walk in: bytes from the network to a committed step, and what to answer.
+
+::
+
+    xml.parse → soap.parse → unprotect → Inbound.read → one step in the store → Reply or Pending
+
+Everything up to the step is a plain call; the step runs in the store's thread and its future
+resolves after the commit that explains the answer. One place turns errors into faults.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from castile import xml
+from castile.clock import Now
+from castile.config import Limits
+from castile.endpoint.kinds import Kind, kind_of
+from castile.endpoint.party import Party, security_log
+from castile.errors import Exchange, FaultReceived, Malformed, PeerError, SecurityFailure, SOAPFault
+from castile.messages import addressing, reliability, soap, trust
+from castile.policy import EndpointPolicy
+from castile.security.pipeline import Expectation, Verified, accept_plain, unprotect
+from castile.versions import WSRM, Addressing, Reliability
+
+T = TypeVar("T")
+
+Lifecycle = (
+    reliability.CreateSequence
+    | reliability.CreateSequenceResponse
+    | reliability.CloseSequence
+    | reliability.CloseSequenceResponse
+    | reliability.TerminateSequence
+    | reliability.TerminateSequenceResponse
+    | trust.RequestSecurityToken
+    | trust.RequestSecurityTokenResponse
+    | SOAPFault
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """A verified message, typed: only what a signature covers is in here."""
+
+    kind: Kind
+    verified: Verified
+    addressing: addressing.Headers
+    reliability: reliability.RMHeaders
+    body: Lifecycle | None
+    """The typed body of a message of the machinery; None for the application's."""
+    content: bytes = field(repr=False)
+    """The canonical children of Body."""
+
+    @property
+    def exchange(self) -> Exchange:
+        """What an error about this message may tell."""
+        sequence = self.reliability.sequence
+        return Exchange(
+            self.addressing.action,
+            self.addressing.message_id,
+            sequence.identifier if sequence else None,
+            sequence.number if sequence else None,
+        )
+
+    @property
+    def names_sequence(self) -> bool:
+        """Whether the numbers of a sequence, not a replay cache, tell its repetitions."""
+        headers = self.reliability
+        return bool(
+            headers.sequence
+            or headers.acknowledgements
+            or headers.ack_requested
+            or isinstance(
+                self.body,
+                reliability.CreateSequence | reliability.CloseSequence | reliability.TerminateSequence,
+            )
+        )
+
+
+def read(party: Party, payload: bytes, now: Now, *, request: bool) -> Inbound:
+    """Parse, verify and type one message. Raises `PeerError`, or `FaultReceived` (client).
+
+    `request` is True for what a service receives.
+    """
+    limits = party.settings.limits
+    envelope = soap.parse(xml.parse(payload, limits), limits, len(payload))
+    policy = party.policy
+    if envelope.soap is not policy.soap:
+        raise Malformed(
+            "the message is of another SOAP version than this endpoint",
+            expected=policy.soap.name,
+            got=envelope.soap.name,
+            fault=SOAPFault("VersionMismatch", f"This endpoint speaks {policy.soap.name}."),
+        )
+    if not request:
+        refuse_unsecured_fault(envelope, policy)
+    kind = kind_of(_claimed_action(envelope, policy.addressing), policy)
+    verified = verify(party, envelope, kind, now, request=request)
+    return typed(verified, kind, policy, limits)
+
+
+def verify(party: Party, envelope: soap.Envelope, kind: Kind, now: Now, *, request: bool) -> Verified:
+    """`unprotect` under the section of the policy that this kind of message falls under."""
+    policy, settings = party.policy, party.settings
+    protection = policy.bootstrap if kind.bootstrap else policy.application
+    if protection is None:
+        return accept_plain(envelope)
+    must_encrypt = protection.encrypt_body and (kind is Kind.APPLICATION or kind.bootstrap)
+    expectation = Expectation(
+        policy=protection,
+        edition=policy.conversation,
+        request=request,
+        encrypted_body=True if must_encrypt else None,
+    )
+    return unprotect(envelope, party.keyring, expectation, now, settings.limits, settings.timers)
+
+
+def typed(verified: Verified, kind: Kind, policy: EndpointPolicy, limits: Limits) -> Inbound:
+    """The headers and body of a verified message as the dataclasses of `messages`."""
+    elements = [header.element for header in verified.headers]
+    headers = addressing.parse(elements, policy.addressing)
+    if kind_of(headers.action, policy) is not kind:
+        raise SecurityFailure("the verified action isn't the one that chose the policy", part="wsa:Action")
+    rm = reliability.RMHeaders()
+    edition = policy.reliability
+    namespaces = {xml.namespace_of(element) for element in elements} & WSRM.keys()
+    if edition and namespaces <= {edition.namespace}:
+        rm = reliability.parse_headers(elements, edition, limits)
+    elif namespaces:
+        raise Malformed(
+            "the message carries headers of a WS-ReliableMessaging edition that this endpoint hasn't",
+            expected=edition.name if edition else "none",
+            got=", ".join(WSRM[namespace].name for namespace in sorted(namespaces)),
+        )
+    if rm.sequence and not kind.numbered and kind is not Kind.FAULT:
+        raise Malformed(f"a Sequence header on {kind.value} (RE-89)")
+    body = _typed_body(verified, kind, policy, edition)
+    return Inbound(kind, verified, headers, rm, body, verified.body_content)
+
+
+def _typed_body(
+    verified: Verified, kind: Kind, policy: EndpointPolicy, edition: Reliability | None
+) -> Lifecycle | None:
+    children = list(verified.body)
+    if kind in (Kind.APPLICATION, Kind.ACKNOWLEDGEMENT, Kind.ACK_REQUESTED, Kind.LAST_MESSAGE):
+        fault = soap.read_fault(children[0], policy.soap) if len(children) == 1 else None
+        return fault
+    if len(children) != 1:
+        raise Malformed(f"the Body of {kind.value} holds exactly one element", got=str(len(children)))
+    child = children[0]
+    if kind is Kind.FAULT:
+        fault = soap.read_fault(child, policy.soap)
+        if fault is None:
+            raise Malformed("a message with a fault action has no Fault in its Body")
+        return fault
+    if kind in (Kind.ISSUE, Kind.CANCEL) and policy.trust:
+        return trust.RequestSecurityToken.parse(child, policy.trust)
+    if kind in (Kind.ISSUE_RESPONSE, Kind.CANCEL_RESPONSE) and policy.trust:
+        return trust.RequestSecurityTokenResponse.parse(child, policy.trust)
+    if edition is None:
+        raise Malformed(f"{kind.value} on an endpoint without reliable messaging")
+    element = getattr(reliability, kind.value)
+    parsed: Lifecycle = element.parse(child, edition, policy.addressing)
+    return parsed
+
+
+def _claimed_action(envelope: soap.Envelope, edition: Addressing) -> str:
+    actions = [
+        element for element in envelope.headers if element.tag == f"{{{edition.namespace}}}Action"
+    ]
+    if len(actions) != 1:
+        raise Malformed(
+            f"the message has {len(actions)} wsa:Action headers of {edition.name}, one is needed",
+            fault=SOAPFault(
+                "Sender",
+                "A required header representing a Message Addressing Property is not present",
+                (edition.namespace, "MessageAddressingHeaderRequired"),
+                action=edition.fault_action,
+            ),
+        )
+    return xml.text_of(actions[0]).strip()
+
+
+def refuse_unsecured_fault(envelope: soap.Envelope, policy: EndpointPolicy) -> None:
+    """An unsecured fault where security is due: told to the caller, never to a rule (CO-14)."""
+    if envelope.security is not None or policy.application is None:
+        return
+    children = list(envelope.body)
+    fault = soap.read_fault(children[0], policy.soap) if len(children) == 1 else None
+    if fault is not None:
+        raise FaultReceived(fault, authenticated=False)
+
+
+def log_refusal(error: PeerError) -> None:
+    """The one line that says why; the wire doesn't."""
+    security_log.warning("refused: %s", error, extra={"code": error.code, "exchange": error.exchange})
+
+
+def failed(error: BaseException) -> Future[T]:
+    """A future that has failed already."""
+    future: Future[T] = Future()
+    future.set_exception(error)
+    return future

@@ -1,0 +1,126 @@
+"""The walk out: a message of ours, from its parts to protected bytes.
+
+`Outgoing` is everything about a message but its protection. It is protected afresh for every
+attempt (CO-15): new Timestamp, new nonces, new signature, same numbers and body.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cryptography import x509
+
+from castile.clock import Now
+from castile.endpoint.kinds import Kind
+from castile.endpoint.party import Party
+from castile.errors import SOAPFault
+from castile.messages import addressing, soap
+from castile.messages.addressing import EPR, Headers
+from castile.messages.soap import Header, Message
+from castile.security.keys import ContextKey, SealedKey
+from castile.security.pipeline import Protected, Protection, protect
+
+Key = ContextKey | SealedKey | x509.Certificate
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message to send: request or response."""
+
+    kind: Kind
+    action: str
+    body: bytes = field(default=b"", repr=False)
+    """Canonical children of Body."""
+    headers: tuple[Header, ...] = ()
+    """RM headers, which go first as WCF writes them."""
+    message_id: str | None = None
+    relates_to: str | None = None
+    reply_expected: bool = False
+    key: Key | None = None
+    """What protects it; None: nothing does (a plain endpoint, or a fault before any key)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What goes back on an HTTP exchange: a message, or nothing but a status."""
+
+    message: Outgoing | None = None
+    status: int = 200
+
+    @classmethod
+    def nothing(cls) -> Reply:
+        """Accepted, and nothing to say yet (HTTP 202)."""
+        return cls(None, 202)
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """The application must answer first."""
+
+    sequence: str
+    number: int
+
+
+def prepare(party: Party, outgoing: Outgoing, now: Now) -> Protected:
+    """Render and protect one attempt at a message."""
+    message = render(party, outgoing)
+    if outgoing.key is None:
+        return Protected(soap.render(message), None, ())
+    policy = party.policy
+    bootstrap = outgoing.kind.bootstrap
+    section = policy.bootstrap if bootstrap else policy.application
+    if section is None or policy.conversation is None:
+        return Protected(soap.render(message), None, ())
+    request = party.side == "client"
+    protection = Protection(
+        policy=section,
+        edition=policy.conversation,
+        key=outgoing.key,
+        request=request,
+        username=party.username if bootstrap and request and section.username else None,
+        encrypt=_encrypts(party, outgoing) and section.encrypt_body,
+    )
+    return protect(message, protection, now, party.random, party.settings.timers)
+
+
+def render(party: Party, outgoing: Outgoing) -> Message:
+    """The unprotected message: RM headers, addressing, body.
+
+    Requests carry To and, where an answer is wanted, MessageID and an anonymous ReplyTo;
+    responses carry Action and RelatesTo, as WCF's do.
+    """
+    policy = party.policy
+    request = party.side == "client"
+    headers = Headers(
+        action=outgoing.action,
+        to=party.address if request else None,
+        message_id=outgoing.message_id,
+        reply_to=EPR(policy.addressing.anonymous) if request and outgoing.reply_expected else None,
+        relates_to=outgoing.relates_to,
+    )
+    return Message(
+        policy.soap, outgoing.headers + addressing.render(headers, policy.addressing), outgoing.body
+    )
+
+
+def _encrypts(party: Party, outgoing: Outgoing) -> bool:
+    """Whether this kind of body is encrypted (CO-09): lifecycle bodies and empty ones aren't."""
+    if not outgoing.body:
+        return False
+    if outgoing.kind is Kind.APPLICATION or outgoing.kind.bootstrap:
+        return True
+    return party.policy.encrypt_lifecycle
+
+
+def fault_message(
+    party: Party, fault: SOAPFault, *, relates_to: str | None, key: ContextKey | SealedKey | None
+) -> Outgoing:
+    """A fault as a message; secured when a key is known (features 5.6)."""
+    policy = party.policy
+    return Outgoing(
+        Kind.FAULT,
+        fault.action or policy.addressing.soap_fault_action,
+        soap.render_fault(fault, policy.soap),
+        relates_to=relates_to,
+        key=key if isinstance(key, ContextKey) else None,
+    )

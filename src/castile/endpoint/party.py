@@ -1,0 +1,74 @@
+"""One side of the wire: what both walks and every rule need to know of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+from castile.clock import Clock, Now, system
+from castile.config import Settings
+from castile.endpoint.keyring import Keyring, Users
+from castile.policy import EndpointPolicy
+from castile.security.keys import ContextKey
+from castile.store import Store
+from castile.endpoint.contexts import context_keys
+
+Side = Literal["client", "service"]
+
+reliability_log = logging.getLogger("castile.reliability")
+security_log = logging.getLogger("castile.security")
+
+
+@dataclass(slots=True, repr=False)
+class Party:
+    """A client of one endpoint, or a service at one address."""
+
+    side: Side
+    address: str
+    """The endpoint's address: where a client sends to, what a service calls itself."""
+    policy: EndpointPolicy
+    store: Store
+    random: Callable[[int], bytes]
+    settings: Settings = field(default_factory=Settings)
+    clock: Clock = system
+    certificate: x509.Certificate | None = None
+    """The service's certificate: ours (service) or the one that we seal keys for (client)."""
+    key: RSAPrivateKey | None = None
+    username: tuple[str, str] | None = None
+    """A client's credential."""
+    users: Users | None = None
+    """A service's users."""
+    keyring: Keyring = field(init=False)
+    keylog: Callable[[str, str | None, bytes], None] | None = None
+    """Told each context's Identifier, Instance and secret (CASTILE_KEYLOG)."""
+
+    def __post_init__(self) -> None:
+        self.keyring = Keyring(
+            load=self._stored_keys,
+            own=self.certificate,
+            key=self.key,
+            users=self.users,
+        )
+
+    def _stored_keys(self, identifier: str) -> list[ContextKey]:
+        record = self.store.run(
+            lambda tx: tx.context(identifier, side=self.side, endpoint=self.address)
+        ).result()
+        return context_keys(record)
+
+    def now(self) -> Now:
+        """This moment."""
+        return self.clock()
+
+    def new_id(self) -> str:
+        """An absolute URI with 122 random bits, unique for ever (RM-06, SC-01)."""
+        octets = bytearray(self.random(16))
+        octets[6] = octets[6] & 0x0F | 0x40
+        octets[8] = octets[8] & 0x3F | 0x80
+        digits = octets.hex()
+        return f"urn:uuid:{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

@@ -1,0 +1,42 @@
+"""What a dead process left in the store, as the next one finds it (features 9.3).
+
+Resume is not reuse: a new process finishes the stored sequences under their own contexts and
+does its own work in new ones.
+"""
+
+from __future__ import annotations
+
+from castile.clock import Now
+from castile.endpoint.handlers import Delivery, delivery_of
+from castile.endpoint.party import Party
+from castile.protocol.conversation import Conversation
+from castile.store import Transaction
+
+
+def earlier_sequences(party: Party, tx: Transaction, now: Now) -> list[str]:
+    """Keys of a client's sequences that are not ended, oldest first; their rows are due now."""
+    records = tx.sources(side=party.side, endpoint=party.address, unfinished=True)
+    tx.wake(now.utc, side=party.side, endpoint=party.address)
+    return [record.state.key for record in records]
+
+
+def idle_contexts(party: Party, tx: Transaction, current: str | None) -> list[Conversation]:
+    """A client's contexts that no unfinished sequence needs."""
+    records = tx.sources(side=party.side, endpoint=party.address, unfinished=True)
+    needed = {record.state.context for record in records} | {current}
+    return [
+        record.state
+        for record in tx.contexts(side=party.side, endpoint=party.address)
+        if isinstance(record.state, Conversation) and record.state.identifier not in needed
+    ]
+
+
+def interrupted_deliveries(party: Party, tx: Transaction) -> tuple[Delivery, ...]:
+    """A service's messages that were accepted and are not done, in their order (ST-30).
+
+    Whether a handler had begun isn't known, so each one is marked as delivered again.
+    """
+    return tuple(
+        delivery_of(row, redelivered=True)
+        for row in tx.inbox(status="ready", side=party.side, endpoint=party.address)
+    )

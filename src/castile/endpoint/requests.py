@@ -1,0 +1,277 @@
+"""What a client must get through: rows of the outbox, and the messages that they stand for.
+
+Every function here runs inside one step of the store. CreateSequence, CloseSequence,
+LastMessage and TerminateSequence are rows like any message: the same leases, the same
+repetitions, the same recovery.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from castile.clock import Now
+from castile.endpoint.contexts import context_keys
+from castile.endpoint.kinds import Kind
+from castile.endpoint.outbound import Outgoing
+from castile.endpoint.party import Party
+from castile.endpoint.replies import acknowledgement_of
+from castile.endpoint.turn import acknowledgement, carry_out
+from castile.errors import NotReliable, SecurityFailure, UsageError
+from castile.messages import reliability
+from castile.messages.addressing import EPR
+from castile.messages.security import SecurityTokenReference
+from castile.messages.soap import Header
+from castile.protocol import source
+from castile.protocol.actions import Acknowledge, Number, SendClose, SendLastMessage, SendTerminate
+from castile.protocol.source import Source
+from castile.security.keys import ContextKey
+from castile.store import Transaction
+from castile.store.records import OutboxKind, OutboxRow, SourceRecord
+from castile.versions import Reliability
+
+KINDS: Final[dict[OutboxKind, Kind]] = {
+    "application": Kind.APPLICATION,
+    "create": Kind.CREATE_SEQUENCE,
+    "close": Kind.CLOSE_SEQUENCE,
+    "last": Kind.LAST_MESSAGE,
+    "terminate": Kind.TERMINATE_SEQUENCE,
+}
+
+
+def new_sequence(party: Party, tx: Transaction, now: Now, name: str = "") -> SourceRecord:
+    """A sequence that doesn't exist at the peer yet, and its CreateSequence."""
+    edition = edition_of(party)
+    state = Source(
+        key=party.new_id(),
+        edition=edition.namespace,
+        offered=party.new_id() if party.policy.two_way else None,
+        max_number=party.settings.max_message_number,
+        idle_at=now.utc,
+    )
+    record = SourceRecord(state, party.side, party.address, name, created=now.utc)
+    tx.save_source(record)
+    _enqueue(party, tx, record, "create", None, now)
+    return record
+
+
+def submit(
+    party: Party, tx: Transaction, key: str, action: str, body: bytes, now: Now, *, two_way: bool, own: bool
+) -> OutboxRow:
+    """Number a message of the application and put it into the outbox: one step (ST-03).
+
+    `own`: the calling thread sends it itself, so that it is due only if that fails.
+    """
+    record = source_record(tx, key)
+    state, actions = source.step(record.state, source.Submit(), now)
+    number = next(action.number for action in actions if isinstance(action, Number))
+    tx.save_source(replace(record, state=state))
+    opened = state.phase is not source.Phase.CREATING
+    delay = party.settings.timers.retransmit_interval if own else 0.0
+    row = OutboxRow(
+        message_id=party.new_id(),
+        sequence_key=key,
+        number=number,
+        kind="application",
+        side=party.side,
+        endpoint=party.address,
+        action=action,
+        body=body,
+        submitted=now.utc,
+        due=now.utc + delay if opened else None,
+        two_way=two_way,
+    )
+    tx.enqueue(row)
+    return row
+
+
+def bind(tx: Transaction, key: str, context: str | None) -> None:
+    """A sequence that is still being created belongs to this security context (F07)."""
+    record = source_record(tx, key)
+    if record.state.phase is source.Phase.CREATING and record.state.context != context:
+        tx.save_source(replace(record, state=replace(record.state, context=context)))
+
+
+def close(
+    party: Party, tx: Transaction, key: str, now: Now, *, incomplete: bool = False
+) -> tuple[SourceRecord, OutboxRow | None]:
+    """Take the next step to the end of a sequence: Close or LastMessage, then Terminate.
+
+    The row to send, or None where there is nothing to send now. Raises `UsageError` while
+    messages are unacknowledged, unless `incomplete`.
+    """
+    record = source_record(tx, key)
+    events: dict[source.Phase, source.Event] = {
+        source.Phase.CREATING: source.GiveUp("it was closed before it was created"),
+        source.Phase.OPEN: source.Close(incomplete),
+        source.Phase.SUSPECT: source.Close(incomplete),
+        source.Phase.CLOSED: source.Terminate(incomplete),
+    }
+    event = events.get(record.state.phase)
+    if event is None:
+        return record, None
+    state, actions = source.step(record.state, event, now)
+    record = replace(record, state=state)
+    carry_out(tx, record, actions, now)
+    row = None
+    for action in actions:
+        match action:
+            case SendClose():
+                row = _enqueue(party, tx, record, "close", None, now)
+            case SendLastMessage(number):
+                row = _enqueue(party, tx, record, "last", number, now)
+            case SendTerminate():
+                row = _enqueue(party, tx, record, "terminate", None, now)
+            case _:
+                pass
+    return source_record(tx, key), row
+
+
+def outgoing(party: Party, tx: Transaction, message_id: str) -> Outgoing | None:
+    """The message that a row stands for, with the acknowledgements of this moment.
+
+    None: the row is gone, or waits for its sequence to be created.
+    """
+    row = tx.outbox_row(message_id)
+    if row is None or row.sequence_key is None:
+        return None
+    record, edition = source_record(tx, row.sequence_key), edition_of(party)
+    identifier = record.state.identifier
+    if identifier is None and row.kind != "create":
+        return None
+    kind = KINDS[row.kind]
+    headers = _headers(tx, record, row, edition)
+    if row.kind == "create" and record.state.context and party.policy.uses_sequence_str and edition.can_close:
+        headers += (reliability.UsesSequenceSTR().render(edition),)
+    anonymous_reply = row.two_way or (row.kind not in ("application", "last") and edition.can_close)
+    return Outgoing(
+        kind,
+        row.action,
+        _body(party, record, row, edition),
+        headers,
+        # As WCF: the LastMessage of 1.0 is an empty message that nothing relates to.
+        message_id=None if row.kind == "last" else row.message_id,
+        reply_expected=anonymous_reply or row.kind == "create",
+        key=_key(party, tx, record),
+    )
+
+
+def repeat_later(
+    party: Party, tx: Transaction, message_id: str, now: Now, error: str | None, after: float | None = None
+) -> None:
+    """An attempt got no answer that ends the row: it is due again after the back-off (RM-57)."""
+    row = tx.outbox_row(message_id)
+    if row is None:
+        return
+    attempts = row.attempts + 1
+    timers = party.settings.timers
+    wait = max(source.backoff(attempts, timers, party.random(1)[0] / 255), after or 0.0)
+    record = tx.source(row.sequence_key) if row.sequence_key else None
+    ended = record is not None and record.state.ended
+    tx.update_outbox(
+        message_id,
+        attempts=attempts,
+        due=None if ended else now.utc + wait,
+        last_error=error if error is not None else row.last_error,
+    )
+
+
+def give_up(tx: Transaction, key: str, reason: str, now: Now) -> SourceRecord:
+    """The sequence has failed; nothing of it is dropped (RM-58)."""
+    record = source_record(tx, key)
+    state, actions = source.step(record.state, source.GiveUp(reason), now)
+    carry_out(tx, replace(record, state=state), actions, now)
+    return source_record(tx, key)
+
+
+def source_record(tx: Transaction, key: str) -> SourceRecord:
+    """The record of one of our sequences."""
+    record = tx.source(key)
+    if record is None:
+        raise UsageError("the sequence isn't in this store any more")
+    return record
+
+
+def edition_of(party: Party) -> Reliability:
+    """The policy's edition of WS-ReliableMessaging."""
+    if party.policy.reliability is None:
+        raise NotReliable("the endpoint's policy has no reliable messaging")
+    return party.policy.reliability
+
+
+def _enqueue(
+    party: Party, tx: Transaction, record: SourceRecord, kind: OutboxKind, number: int | None, now: Now
+) -> OutboxRow:
+    row = OutboxRow(
+        message_id=party.new_id(),
+        sequence_key=record.state.key,
+        number=number,
+        kind=kind,
+        side=party.side,
+        endpoint=party.address,
+        action=edition_of(party).action(KINDS[kind].value),
+        body=b"",
+        submitted=now.utc,
+        due=now.utc,
+    )
+    tx.enqueue(row)
+    return row
+
+
+def _headers(
+    tx: Transaction, record: SourceRecord, row: OutboxRow, edition: Reliability
+) -> tuple[Header, ...]:
+    """The acknowledgement of the replies, then our own number, as WCF orders them."""
+    headers: list[Header] = []
+    offered = tx.destination(record.destination) if record.destination else None
+    ending = row.kind in ("close", "terminate") and edition.can_close
+    if offered is not None and (offered.state.received or ending):
+        final = Acknowledge(offered.state.received.ranges, final=True)
+        headers.append(
+            acknowledgement(offered.state.identifier, final, edition)
+            if ending
+            else acknowledgement_of(offered, edition)
+        )
+    identifier = record.state.identifier
+    if identifier is None:
+        return tuple(headers)
+    if row.number is not None:
+        numbered = reliability.Sequence(identifier, row.number, last_message=row.kind == "last")
+        headers.append(numbered.render(edition))
+        if row.attempts:  # every repetition asks what has come (RM-55)
+            headers.append(reliability.AckRequested(identifier).render(edition))
+    return tuple(headers)
+
+
+def _body(party: Party, record: SourceRecord, row: OutboxRow, edition: Reliability) -> bytes:
+    addressing, state = party.policy.addressing, record.state
+    match row.kind:
+        case "create":
+            anonymous = EPR(addressing.anonymous)
+            offer = None
+            if state.offered is not None:
+                endpoint = anonymous if edition.can_close else None
+                offer = reliability.Offer(state.offered, endpoint)
+            conversation, token = party.policy.conversation, None
+            if state.context is not None and conversation is not None:
+                token = SecurityTokenReference(uri=state.context, value_type=conversation.token_type)
+            create = reliability.CreateSequence(anonymous, offer=offer, token=token)
+            return create.render(edition, addressing)
+        case "close":
+            return reliability.CloseSequence(state.identifier or "", state.last).render(edition, addressing)
+        case "terminate":
+            last = state.last if edition.can_close else None
+            return reliability.TerminateSequence(state.identifier or "", last).render(edition, addressing)
+        case _:
+            return row.body
+
+
+def _key(party: Party, tx: Transaction, record: SourceRecord) -> ContextKey | None:
+    """The newest key of the sequence's context. Fails closed: never unprotected (CO-08)."""
+    if party.policy.application is None:
+        return None
+    identifier = record.state.context
+    keys = context_keys(tx.context(identifier, side=party.side, endpoint=party.address)) if identifier else []
+    if not keys:
+        raise SecurityFailure("the sequence's security context is gone: nothing can be sent in it")
+    return keys[-1]

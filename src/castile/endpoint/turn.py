@@ -1,0 +1,241 @@
+"""One step of the walk in, and what the rules of both sides share.
+
+A `Turn` is alive for one step of the store. Its methods load a record and prove possession in
+one breath, so that no rule can read a sequence's state for a message that may not name it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from castile.clock import Now
+from castile.endpoint.binding import prove_possession
+from castile.endpoint.inbound import Inbound
+from castile.endpoint.kinds import Kind
+from castile.endpoint.outbound import Outgoing, fault_message
+from castile.endpoint.party import Party
+from castile.errors import SecurityFailure, SOAPFault, Violation
+from castile.messages import reliability
+from castile.messages.soap import Header
+from castile.protocol import issuer, source
+from castile.protocol.actions import Acknowledge, Fail, Purge, Resend, SourceAction
+from castile.protocol.faults import conversation_violation, unknown_sequence
+from castile.security.keys import ContextKey, SealedKey
+from castile.store import Transaction
+from castile.store.records import ContextRecord, DestinationRecord, SourceRecord
+from castile.versions import Reliability
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A verified message meeting the store."""
+
+    party: Party
+    tx: Transaction
+    inbound: Inbound
+    now: Now
+
+    @property
+    def edition(self) -> Reliability:
+        """The endpoint's edition of WS-ReliableMessaging."""
+        row = self.party.policy.reliability
+        if row is None:
+            raise Violation(
+                "a message of WS-ReliableMessaging on an endpoint without it",
+                fault=action_not_supported(self.party, self.inbound.addressing.action),
+            )
+        return row
+
+    @property
+    def key(self) -> ContextKey | SealedKey | None:
+        """What protects the answer: the key that the message proved."""
+        return self.inbound.verified.reply_key
+
+    def body(self, kind: type[T]) -> T:
+        """The typed body, which `Inbound.read` has parsed by the same action."""
+        body = self.inbound.body
+        if not isinstance(body, kind):
+            raise Violation(f"the Body isn't {kind.__name__}")
+        return body
+
+    def context(self) -> str | None:
+        """Identifier of the context whose key signed the message; None without security."""
+        for signature in self.inbound.verified.signatures:
+            if signature.key.kind == "context":
+                return signature.key.name
+        return None
+
+    def principal(self) -> str | None:
+        """Who the bootstrap of the message's context authenticated (CO-20)."""
+        if self.inbound.kind.bootstrap:
+            return self.inbound.verified.principal
+        record = self.context_record()
+        return record.principal if record else None
+
+    def wants_reply(self) -> bool:
+        """Whether the sender waits on this exchange: it gave an anonymous ReplyTo."""
+        reply_to = self.inbound.addressing.reply_to
+        return reply_to is not None and reply_to.address == self.party.policy.addressing.anonymous
+
+    def response(self, kind: Kind, body: bytes, headers: tuple[Header, ...] = ()) -> Outgoing:
+        """A response of the machinery to this message, under its own key.
+
+        RM 1.0 lets LastMessage go without MessageID, so its answer relates to nothing.
+        """
+        policy = self.party.policy
+        if kind.value.startswith("RST"):
+            action = policy.trust.action(kind.value) if policy.trust else kind.value
+        else:
+            action = self.edition.action(kind.value)
+        return Outgoing(
+            kind, action, body, headers, relates_to=self.inbound.addressing.message_id, key=self.key
+        )
+
+    def fault(self, fault: SOAPFault, headers: tuple[Header, ...] = ()) -> Outgoing:
+        """A fault that goes out with a commit, secured by this message's key."""
+        message = fault_message(
+            self.party, fault, relates_to=self.inbound.addressing.message_id, key=self.key
+        )
+        return replace(message, headers=headers)
+
+    def check_requested(self) -> None:
+        """AckRequested that rides on a message is proven as its own kind; the answer carries the
+        acknowledgement anyway."""
+        for header in self.inbound.reliability.ack_requested:
+            self.destination(header.identifier, Kind.ACK_REQUESTED)
+
+    def context_record(self) -> ContextRecord | None:
+        """The stored context whose key signed the message."""
+        identifier = self.context()
+        if identifier is None:
+            return None
+        return self.tx.context(identifier, side=self.party.side, endpoint=self.party.address)
+
+    def recheck(self) -> ContextRecord | None:
+        """The context that verified this message, as it is now: keys were read before the step.
+
+        Raises the edition's BadContextToken, in the shape of WS-SC 9, where it is gone, was
+        cancelled or is past its life.
+        """
+        identifier = self.context()
+        if identifier is None:
+            return None
+        record = self.context_record()
+        if record is None or record.ended is not None:
+            self.party.keyring.forget(identifier)
+            raise bad_context(self.party, "the context is unknown here, or was cancelled")
+        state = record.state
+        if isinstance(state, issuer.Context):
+            instance = next(each.key.instance for each in self.inbound.verified.signatures if each.key.kind == "context")
+            used = issuer.Used(instance, recovery=self._recovers())
+            state, _ = issuer.step(state, used, self.now, self.party.settings)
+            if state != record.state:
+                self.tx.save_context(replace(record, state=state))
+        elif not state.recoverable(self.now, self.party.settings.timers, testing=self.party.settings.testing):
+            raise bad_context(self.party, "the context has ended")
+        return record
+
+    def _recovers(self) -> bool:
+        """Whether the message makes nothing new: what an expired token still serves (F12)."""
+        sequence = self.inbound.reliability.sequence
+        if sequence is None:
+            return self.inbound.kind not in (Kind.CREATE_SEQUENCE, Kind.APPLICATION)
+        known = self.tx.destination(sequence.identifier)
+        return known is not None and sequence.number in known.state.received
+
+    def destination(self, identifier: str, kind: Kind) -> DestinationRecord:
+        """The sequence that the message names, once possession of its context is proven.
+
+        Raises `Violation` (UnknownSequence) or `SecurityFailure`.
+        """
+        record = self.tx.destination(identifier)
+        if record is None or record.side != self.party.side or record.endpoint != self.party.address:
+            raise unknown_sequence(self.edition.namespace, identifier)
+        prove_possession(self.inbound.verified, kind, record.state.context)
+        return record
+
+    def source(self, identifier: str, kind: Kind) -> SourceRecord:
+        """As `destination`, for a sequence of ours in the other direction."""
+        record = self.tx.source_of(identifier, side=self.party.side, endpoint=self.party.address)
+        if record is None:
+            raise unknown_sequence(self.edition.namespace, identifier)
+        prove_possession(self.inbound.verified, kind, record.state.context)
+        return record
+
+    def acknowledgements(self) -> list[str]:
+        """Apply every SequenceAcknowledgement header; MessageIDs newly acknowledged.
+
+        A piggy-backed one is proven by the parts of its own kind, under the same signature as
+        the message that it rides on (F08).
+        """
+        done: list[str] = []
+        for header in self.inbound.reliability.acknowledgements:
+            record = self.source(header.identifier, Kind.ACKNOWLEDGEMENT)
+            event = source.Acknowledged(header.ranges, header.final, header.nacks)
+            state, actions = source.step(record.state, event, self.now)
+            done += self.carry_out(replace(record, state=state), actions)
+        return done
+
+    def carry_out(self, record: SourceRecord, actions: tuple[SourceAction, ...]) -> list[str]:
+        """`carry_out` in this turn."""
+        return carry_out(self.tx, record, actions, self.now)
+
+    def prove(self, context: str | None) -> None:
+        """This message proves possession of `context` as its kind must."""
+        kind = self.inbound.kind
+        if kind is Kind.APPLICATION and self.inbound.reliability.sequence is None:
+            kind = Kind.PLAIN
+        prove_possession(self.inbound.verified, kind, context)
+
+
+def carry_out(
+    tx: Transaction, record: SourceRecord, actions: tuple[SourceAction, ...], now: Now
+) -> list[str]:
+    """Save a source and do what its machine asked for; MessageIDs newly acknowledged."""
+    done: list[str] = []
+    for action in actions:
+        match action:
+            case Purge(ranges):
+                done += tx.mark_acknowledged(record.state.key, ranges)
+            case Resend(numbers):
+                for row in tx.outbox(record.state.key):
+                    if row.number in numbers:
+                        tx.update_outbox(row.message_id, due=now.utc)
+            case Fail():
+                record = replace(record, ended=now.utc)
+                for row in tx.outbox(record.state.key):  # kept for whoever decides, not sent
+                    tx.update_outbox(row.message_id, due=None)
+            case _:
+                pass
+    tx.save_source(record)
+    return done
+
+
+def acknowledgement(identifier: str, action: Acknowledge, edition: Reliability) -> Header:
+    """The header that says what was accepted; before any message, None (1.1) or 0-0 (1.0)."""
+    return reliability.SequenceAcknowledgement(
+        identifier, action.ranges, none=not action.ranges, final=action.final and edition.can_close
+    ).render(edition)
+
+
+def bad_context(party: Party, cause: str) -> SecurityFailure:
+    """The refusal of a message whose context isn't usable here (WS-SC 9, SC-40)."""
+    conversation = party.policy.conversation
+    if conversation is None:
+        return SecurityFailure(cause)
+    fault = conversation_violation(conversation.namespace, "BadContextToken", cause).fault
+    return SecurityFailure(cause, part="wsc:SecurityContextToken", fault=fault)
+
+
+def action_not_supported(party: Party, action: str) -> SOAPFault:
+    """wsa:ActionNotSupported (WS-Addressing SOAP binding, 6.4.4)."""
+    edition = party.policy.addressing
+    return SOAPFault(
+        "Sender",
+        f"The {action} cannot be processed at the receiver.",
+        (edition.namespace, "ActionNotSupported"),
+        action=edition.fault_action,
+    )

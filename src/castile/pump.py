@@ -1,0 +1,591 @@
+"""The client's engine: contexts, sequences and every attempt at a message.
+
+The caller's own thread sends its own message. The pump's thread, started when there is
+something that nobody waits for, does the rest: repetitions, what an earlier process left,
+closing. It stops with the client.
+
+A row is leased while an exchange is open, which suspends its timer. Due times run on the tick
+clock and are stored as UTC, so a jump of the wall clock changes no repetition (RM-61).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from castile.clock import Now
+from castile.endpoint import answers, bootstrap, recover, requests
+from castile.endpoint.answers import Answered
+from castile.endpoint.binding import prove_possession
+from castile.endpoint.contexts import context_keys
+from castile.endpoint.inbound import Inbound, log_refusal, read
+from castile.endpoint.kinds import Kind
+from castile.endpoint.outbound import Outgoing, prepare
+from castile.endpoint.party import Party, reliability_log
+from castile.errors import (
+    CastileError,
+    Exchange,
+    FaultReceived,
+    InDoubt,
+    PeerError,
+    SequenceCreationFailed,
+    SOAPFault,
+    StoreError,
+    TransportError,
+)
+from castile.protocol import source
+from castile.protocol.conversation import Conversation
+from castile.protocol.source import backoff
+from castile.security.keys import ContextKey
+from castile.store import Transaction
+from castile.store.records import ContextRecord, OutboxRow, ReplyRow, SourceRecord
+from castile.transport.http import HTTP, HTTPRequest, classify, refusal
+from castile.transport.wire import WireLog
+from castile.versions import SOAP_1_1
+
+T = TypeVar("T")
+WORKERS = 16
+"""Threads for what nobody waits for: an exchange may stay open for a reply."""
+
+
+@dataclass(slots=True)
+class Pump:
+    """Everything of a client that moves."""
+
+    party: Party
+    http: HTTP
+    wire: WireLog | None = None
+    on_reply: Callable[[ReplyRow], None] | None = None
+    key: str | None = None
+    """The default sequence of this process."""
+    _context: str | None = None
+    _establishing: threading.Lock = field(default_factory=threading.Lock)
+    _creating: threading.Lock = field(default_factory=threading.Lock)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+    _wake: threading.Event = field(default_factory=threading.Event)
+    _leased: set[str] = field(default_factory=set)
+    _waiting: dict[str, Future[ReplyRow]] = field(default_factory=dict)
+    _faults: dict[str, FaultReceived] = field(default_factory=dict)
+    _earlier: list[str] = field(default_factory=list)
+    """Sequences of an earlier process that are not ended yet."""
+    _clear: threading.Event = field(default_factory=threading.Event)
+    """Nothing of an earlier process is unfinished: new work may go."""
+    _thread: threading.Thread | None = None
+    _pool: ThreadPoolExecutor | None = None
+    _stopping: bool = False
+    _origin: Now | None = None
+
+    def now(self) -> Now:
+        """This moment on a UTC that doesn't jump: ticks since the pump began."""
+        moment = self.party.now()
+        if self._origin is None:
+            self._origin = moment
+        return Now(self._origin.at(moment.tick), moment.tick)
+
+    def run(self, step: Callable[[Transaction], T]) -> T:
+        """One step of the store, committed."""
+        return self.party.store.run(step).result()
+
+    # what an earlier process left
+
+    def recover(self) -> None:
+        """Take over what an earlier process left in the store: unacknowledged messages are due
+        at once, without waiting for traffic (F37)."""
+        if self.party.policy.reliability is None:
+            self._clear.set()
+            return
+        now = self.now()
+        self._earlier = self.run(lambda tx: recover.earlier_sequences(self.party, tx, now))
+        if self._earlier:
+            reliability_log.warning("%s sequences of an earlier process are being finished", len(self._earlier))
+            self._start()
+        else:
+            self._clear.set()
+
+    def _finish_earlier(self, now: Now) -> None:
+        """Close what has nothing left to say; best effort, for peers forget idle sequences."""
+        unfinished = False
+        for key in list(self._earlier):
+            record, rows = self.run(lambda tx, key=key: (tx.source(key), tx.outbox(key)))  # type: ignore[misc]
+            if record is None or record.state.ended:
+                self._earlier.remove(key)
+                continue
+            if any(row.kind == "application" for row in rows):
+                unfinished = True
+            elif not rows:
+                self.run(lambda tx, key=key: requests.close(self.party, tx, key, now))  # type: ignore[misc]
+        if not unfinished and not self._clear.is_set():
+            self._clear.set()
+            self._release()
+        if not self._earlier:
+            self._cancel_earlier()
+
+    def _cancel_earlier(self) -> None:
+        """Contexts of earlier processes are given back once no sequence needs them."""
+        for state in self.run(lambda tx: recover.idle_contexts(self.party, tx, self._context)):
+            self.cancel(state)
+
+    def _release(self) -> None:
+        """New sequences waited for the earlier ones, so that order holds across a restart."""
+        now = self.now()
+
+        def step(tx: Transaction) -> None:
+            for record in tx.sources(side=self.party.side, endpoint=self.party.address, unfinished=True):
+                for row in tx.outbox(record.state.key):
+                    if row.kind == "create":
+                        tx.update_outbox(row.message_id, due=now.utc)
+
+        self.run(step)
+        self._wake.set()
+
+    # the security context
+
+    def context(self, deadline: float) -> str | None:
+        """Identifier of a usable context; the bootstrap runs if there is none (F05).
+
+        One bootstrap at a time. Raises `TransportError` once `deadline` (ticks) has passed,
+        `FaultReceived` or `SecurityFailure` at once.
+        """
+        if self.party.policy.application is None:
+            return None
+        with self._establishing:
+            now = self.now()
+            if self._context is not None:
+                known = self._conversation(self._context)
+                if known is not None and known.usable(now, self.party.settings.timers):
+                    return self._context
+            state = self._established(deadline)
+            record = ContextRecord(
+                state, self.party.side, self.party.address, state.principal, expires=state.expires
+            )
+            self.run(lambda tx: tx.save_context(record))
+            for key in context_keys(record):
+                self.party.keyring.remember(key)
+                if self.party.keylog is not None:
+                    self.party.keylog(key.identifier, key.instance, key.secret)
+            self._context = state.identifier
+            return self._context
+
+    def _established(self, deadline: float) -> Conversation:
+        attempts = 0
+        while True:
+            try:
+                return self._converse(bootstrap.establish(self.party, self.now()))
+            except TransportError as error:
+                attempts += 1
+                wait = max(backoff(attempts, self.party.settings.timers, self._jitter()), error.retry_after or 0)
+                if self._stopping or self.now().tick + wait > deadline:
+                    raise
+                threading.Event().wait(wait)
+
+    def _conversation(self, identifier: str) -> Conversation | None:
+        record = self.run(lambda tx: tx.context(identifier, side=self.party.side, endpoint=self.party.address))
+        return record.state if record and isinstance(record.state, Conversation) else None
+
+    def conversation(self) -> Conversation | None:
+        """The context of this process, as it is now."""
+        return self._conversation(self._context) if self._context else None
+
+    def _converse(self, dialogue: bootstrap.Dialogue) -> Conversation:
+        """Drive a dialogue with the trust service over HTTP."""
+        outgoing = next(dialogue)
+        while True:
+            now = self.now()
+            protected = prepare(self.party, outgoing, self.party.now())
+            if protected.key is not None:
+                self.party.keyring.sealed_keys[protected.key.sha1] = protected.key
+            try:
+                payload = self._post(outgoing.action, protected.payload)
+                if payload is None:
+                    raise TransportError("the trust service gave no answer")
+                inbound = read(self.party, payload, self.party.now(), request=False)
+                evidence, expires = inbound.verified.evidence, inbound.verified.expires
+                if evidence:
+                    self.run(lambda tx: tx.reject_replay(evidence, expires, now))
+            finally:
+                if protected.key is not None:
+                    del self.party.keyring.sealed_keys[protected.key.sha1]
+            try:
+                outgoing = dialogue.send(inbound)
+            except StopIteration as stop:
+                state: Conversation = stop.value
+                return state
+
+    def cancel(self, state: Conversation) -> None:
+        """Give a context back. Best effort: it ends by itself where the service can't be reached."""
+        record = self.run(
+            lambda tx: tx.context(state.identifier, side=self.party.side, endpoint=self.party.address)
+        )
+        keys = context_keys(record)
+        if record is None or not keys:
+            return
+        ended = state
+        try:
+            ended = self._converse(bootstrap.cancel(self.party, state, keys[-1], self.now()))
+        except CastileError as error:
+            reliability_log.info("the security context could not be cancelled: %s", error)
+        utc = self.now().utc
+        done = replace(record, state=ended, ended=utc)
+        self.run(lambda tx: tx.save_context(done))
+        self.party.keyring.forget(state.identifier)
+        if self._context == state.identifier:
+            self._context = None
+
+    # messages
+
+    def sequence(self) -> str:
+        """The default sequence, made in the store if there is none that takes messages."""
+        with self._lock:
+            now = self.now()
+
+            def step(tx: Transaction) -> str:
+                record = tx.source(self.key) if self.key else None
+                if record is None or record.state.phase not in (source.Phase.CREATING, source.Phase.OPEN):
+                    record = requests.new_sequence(self.party, tx, now)
+                    if not self._clear.is_set():
+                        for row in tx.outbox(record.state.key):
+                            tx.update_outbox(row.message_id, due=None)
+                return record.state.key
+
+            self.key = self.run(step)
+            return self.key
+
+    def submit(self, action: str, body: bytes, *, two_way: bool, own: bool) -> OutboxRow:
+        """Number a message and make it durable."""
+        key = self.sequence()
+        now = self.now()
+        row = self.run(
+            lambda tx: requests.submit(self.party, tx, key, action, body, now, two_way=two_way, own=own)
+        )
+        if not own:
+            self._start()
+            self._wake.set()
+        return row
+
+    def call(self, action: str, body: bytes, timeout: float) -> ReplyRow:
+        """Send a message and wait for its reply.
+
+        Raises `InDoubt` at the time-out, with the number; the message stays in the outbox. An
+        unauthenticated fault is told only then (CO-14).
+        """
+        deadline = self.now().tick + timeout
+        self.context(deadline)
+        key = self.sequence()
+        future: Future[ReplyRow] = Future()
+        now = self.now()
+
+        def step(tx: Transaction) -> OutboxRow:
+            row = requests.submit(self.party, tx, key, action, body, now, two_way=True, own=True)
+            self._waiting[row.message_id] = future
+            self._leased.add(row.message_id)
+            return row
+
+        row = self.run(step)
+        try:
+            if self._open(key, deadline):
+                self._attempt(row)
+        finally:
+            self._leased.discard(row.message_id)
+        if not future.done():
+            self._start()
+            self._wake.set()
+        try:
+            return future.result(max(0.0, deadline - self.now().tick))
+        except TimeoutError:
+            raise self._unanswered(row, timeout) from None
+        finally:
+            self._waiting.pop(row.message_id, None)
+            self._faults.pop(row.message_id, None)
+
+    def consumed(self, reply: ReplyRow) -> None:
+        """The caller has it. Nobody waits for this commit."""
+        utc = self.now().utc
+        self.party.store.run(lambda tx: tx.consume(reply.message_id, utc))
+
+    def direct(self, action: str, body: bytes, timeout: float, *, two_way: bool) -> bytes:
+        """A message outside any sequence: plain, or under the security context alone."""
+        deadline = self.now().tick + timeout
+        context = self.context(deadline)
+        key = self._key(context)
+        message_id = self.party.new_id()
+        outgoing = Outgoing(
+            Kind.APPLICATION, action, body, message_id=message_id, reply_expected=two_way, key=key
+        )
+        protected = prepare(self.party, outgoing, self.party.now())
+        payload = self._post(action, protected.payload, timeout)
+        if payload is None:
+            if two_way:
+                raise TransportError("the peer took the message and gave no answer")
+            return b""
+        inbound = read(self.party, payload, self.party.now(), request=False)
+        prove_possession(inbound.verified, Kind.PLAIN, context)
+        if two_way and inbound.addressing.relates_to != message_id:
+            raise PeerError("the answer relates to another message")
+        if isinstance(inbound.body, SOAPFault):
+            raise FaultReceived(inbound.body, authenticated=context is not None, exchange=inbound.exchange)
+        return inbound.content
+
+    def _key(self, context: str | None) -> ContextKey | None:
+        if context is None:
+            return None
+        record = self.run(lambda tx: tx.context(context, side=self.party.side, endpoint=self.party.address))
+        return context_keys(record)[-1]
+
+    # attempts
+
+    def _open(self, key: str, deadline: float) -> bool:
+        """The sequence exists at the peer. One caller creates it, the others wait for that."""
+        if not self._clear.wait(max(0.0, deadline - self.now().tick)):
+            return False
+        with self._creating:
+            record, rows = self.run(lambda tx: (requests.source_record(tx, key), tx.outbox(key)))
+            if record.state.phase is source.Phase.CREATING:
+                create = next((row for row in rows if row.kind == "create"), None)
+                if create is not None and create.message_id not in self._leased:
+                    self._leased.add(create.message_id)
+                    try:
+                        self._attempt(create)
+                    finally:
+                        self._leased.discard(create.message_id)
+                record = self.run(lambda tx: requests.source_record(tx, key))
+        if record.state.phase is source.Phase.FAILED:
+            raise SequenceCreationFailed(f"no sequence could be created: {record.state.reason}")
+        return record.state.phase is not source.Phase.CREATING
+
+    def _attempt(self, row: OutboxRow) -> None:
+        """One exchange for one row: protect afresh, post, read, commit (CO-15)."""
+        error: str | None = None
+        after: float | None = None
+        try:
+            if row.kind == "create":
+                context = self.context(self.now().tick)
+                self.run(lambda tx: requests.bind(tx, row.sequence_key or "", context))
+            outgoing = self.run(lambda tx: requests.outgoing(self.party, tx, row.message_id))
+            if outgoing is None:  # gone, or its sequence isn't created yet: that will wake it
+                self.run(lambda tx: tx.update_outbox(row.message_id, due=None))
+                return
+            protected = prepare(self.party, outgoing, self.party.now())
+            payload = self._post(outgoing.action, protected.payload)
+            if payload is not None:
+                self._receive(row, payload)
+                return
+            if row.kind == "terminate" and not requests.edition_of(self.party).can_close:
+                now = self.now()
+                self._tell(self.run(lambda tx: self._terminated(tx, row, now)))
+                return
+        except TransportError as failure:
+            error, after = str(failure), failure.retry_after
+        except FaultReceived as failure:
+            error = str(failure)
+            self._faults[row.message_id] = failure
+        except PeerError as failure:
+            log_refusal(failure)
+            error = str(failure)
+        now = self.now()
+        self.run(lambda tx: requests.repeat_later(self.party, tx, row.message_id, now, error, after))
+        self._wake.set()
+
+    def _terminated(self, tx: Transaction, row: OutboxRow, now: Now) -> Answered:
+        record = requests.source_record(tx, row.sequence_key or "")
+        return answers.terminated(tx, record, row, now)
+
+    def _receive(self, row: OutboxRow, payload: bytes) -> None:
+        """The walk in, for the answer on this row's exchange."""
+        inbound: Inbound = read(self.party, payload, self.party.now(), request=False)
+        now = self.now()
+
+        def step(tx: Transaction) -> Answered:
+            result = answers.answered(self.party, tx, inbound, row, now)
+            requests.repeat_later(self.party, tx, row.message_id, now, None)
+            return result
+
+        result = self.run(step)
+        if result.fault is not None:
+            self._faults[row.message_id] = FaultReceived(
+                result.fault, authenticated=True, exchange=inbound.exchange
+            )
+        self._tell(result)
+
+    def _tell(self, result: Answered) -> None:
+        """After the commit: wake whoever waits in this process."""
+        for reply in result.replies:
+            future = self._waiting.pop(reply.message_id, None)
+            if future is not None:
+                future.set_result(reply)
+            elif self.on_reply is not None:
+                self.on_reply(reply)
+                self.consumed(reply)
+        if result.source is not None and result.source.state.phase is source.Phase.FAILED:
+            self._fail(result.source)
+        with self._changed:
+            self._changed.notify_all()
+        if result.source is not None:
+            self._wake.set()
+
+    def _fail(self, record: SourceRecord) -> None:
+        """Everybody who waits for a reply in this sequence is told, with the number."""
+        for row in self.run(lambda tx: tx.outbox(record.state.key)):
+            future = self._waiting.pop(row.message_id, None)
+            if future is None or future.done():
+                continue
+            if record.state.identifier is None:
+                future.set_exception(
+                    SequenceCreationFailed(f"no sequence could be created: {record.state.reason}")
+                )
+            else:
+                future.set_exception(self._doubt(row, f"the sequence failed: {record.state.reason}"))
+
+    def _unanswered(self, row: OutboxRow, timeout: float) -> CastileError:
+        fault = self._faults.get(row.message_id)
+        if fault is not None:
+            return FaultReceived(fault.fault, authenticated=fault.authenticated, exchange=_exchange(row))
+        current = self.run(lambda tx: tx.outbox_row(row.message_id))
+        last = f"; the last attempt: {current.last_error}" if current and current.last_error else ""
+        return self._doubt(row, f"no reply within {timeout:g} s{last}; the message stays in the outbox")
+
+    @staticmethod
+    def _doubt(row: OutboxRow, text: str) -> InDoubt:
+        number = row.number or 0
+        return InDoubt(f"message {number}: {text}", numbers=(number,), exchange=_exchange(row))
+
+    def _post(self, action: str, payload: bytes, timeout: float | None = None) -> bytes | None:
+        """One HTTP exchange: the answering envelope, or None for an empty acceptance."""
+        soap = self.party.policy.soap
+        extra: tuple[tuple[str, str], ...]
+        if soap is SOAP_1_1:
+            content_type, extra = "text/xml; charset=utf-8", (("SOAPAction", f'"{action}"'),)
+        else:
+            content_type, extra = f'{soap.content_type}; charset=utf-8; action="{action}"', ()
+        record = self.wire.exchange() if self.wire else None
+        if record is not None:
+            record.request(payload)
+        request = HTTPRequest(self.party.address, payload, (("Content-Type", content_type), *extra))
+        response = self.http.post(request, timeout or self.party.settings.timers.call_timeout)
+        if record is not None:
+            record.response(response.body)
+        match classify(response):
+            case "envelope":
+                return response.body
+            case "empty":
+                return None
+            case _:
+                raise refusal(response)
+
+    # the thread
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is not None or self._stopping:
+                return
+            self._pool = ThreadPoolExecutor(WORKERS, "castile-pump")
+            self._thread = threading.Thread(target=self._loop, name="castile-pump", daemon=True)
+            self._thread.start()
+
+    def _loop(self) -> None:
+        while not self._stopping:
+            self._wake.clear()
+            wait = 1.0
+            try:
+                wait = self._round(self.now())
+            except StoreError as error:
+                reliability_log.warning("the pump waits for the store: %s", error)
+            except CastileError as error:
+                reliability_log.warning("the pump goes on after: %s", error)
+            self._wake.wait(wait)
+
+    def _round(self, now: Now) -> float:
+        """Send what is due; seconds until there may be more."""
+        if self._earlier:
+            self._finish_earlier(now)
+        party = self.party
+        rows = self.run(lambda tx: tx.due(now.utc, 64, side=party.side, endpoint=party.address))
+        for row in rows:
+            if row.message_id in self._leased or self._stopping or self._pool is None:
+                continue
+            if self._overdue(row, now):
+                continue
+            self._leased.add(row.message_id)
+            self._pool.submit(self._leased_attempt, row)
+        due = self.run(lambda tx: tx.next_due(side=party.side, endpoint=party.address))
+        return 1.0 if due is None else min(max(due - self.now().utc, 0.02), 1.0)
+
+    def _leased_attempt(self, row: OutboxRow) -> None:
+        try:
+            self._attempt(row)
+        except CastileError as error:
+            reliability_log.warning("an attempt failed: %s", error)
+        finally:
+            self._leased.discard(row.message_id)
+            self._wake.set()
+
+    def _overdue(self, row: OutboxRow, now: Now) -> bool:
+        """Giving up is by time, never by count (RM-58, RM-19)."""
+        timers = self.party.settings.timers
+        in_memory = self.party.store.location is None
+        limit = timers.give_up_in_memory if in_memory else timers.give_up_durable
+        limits = {"create": timers.create_timeout, "terminate": timers.terminate_timeout}
+        if now.utc - row.submitted <= limits.get(row.kind, limit):
+            return False
+        reason = f"{row.kind}: no answer in {limits.get(row.kind, limit):g} s ({row.last_error})"
+        record = self.run(lambda tx: requests.give_up(tx, row.sequence_key or "", reason, now))
+        if row.kind != "application":
+            self.run(lambda tx: tx.dequeue(row.message_id))
+        self._fail(record)
+        with self._changed:
+            self._changed.notify_all()
+        return True
+
+    def _jitter(self) -> float:
+        return self.party.random(1)[0] / 255
+
+    # the end
+
+    def finish(self, key: str, timeout: float, *, incomplete: bool = False) -> SourceRecord:
+        """Close and terminate a sequence; its record as it is when done or out of time."""
+        deadline = self.now().tick + timeout
+        while True:
+            now = self.now()
+            record, row = self.run(
+                lambda tx: requests.close(self.party, tx, key, now, incomplete=incomplete)  # noqa: B023
+            )
+            if row is not None:
+                self._leased.add(row.message_id)
+                self._leased_attempt(row)
+                continue
+            if record.state.ended or not self.wait(
+                lambda: self._advanced(key, record), deadline  # noqa: B023
+            ):
+                return record
+
+    def _advanced(self, key: str, before: SourceRecord) -> bool:
+        record = self.run(lambda tx: requests.source_record(tx, key))
+        return record.state.phase is not before.state.phase
+
+    def wait(self, ready: Callable[[], bool], deadline: float) -> bool:
+        """Wait until something that a commit changes is so; False at the deadline (ticks)."""
+        self._start()
+        self._wake.set()
+        with self._changed:
+            while not ready():
+                left = deadline - self.now().tick
+                if left <= 0:
+                    return False
+                self._changed.wait(min(left, 0.5))
+        return True
+
+    def stop(self) -> None:
+        """Open exchanges end with their answers; everything else stays in the store."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _exchange(row: OutboxRow) -> Exchange:
+    return Exchange(row.action, row.message_id, row.sequence_key, row.number)

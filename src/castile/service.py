@@ -1,0 +1,222 @@
+"""A service at one address: security, reliability and the trust service in one ASGI application.
+
+::
+
+    service = castile.Service("https://bank.example/Transfers", policy=castile.EndpointPolicy.of("1.3"),
+                              credentials=castile.Certificate("bank.p12", "env:BANK"),
+                              users={"ada": "secret"}, store="bank.db")
+
+    @service.raw("urn:bank/Transfer")
+    def transfer(body: bytes, ctx: castile.RequestContext) -> bytes: ...
+
+    app = service.asgi()          # uvicorn main:app
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from castile import store as stores
+from castile.clock import Clock, system
+from castile.config import Settings
+from castile.credentials import Certificate
+from castile.endpoint import handlers, recover
+from castile.endpoint.deliver import Dispatcher, Handler, HandlerFunction
+from castile.endpoint.inbound import Inbound, log_refusal, read
+from castile.endpoint.keyring import Users
+from castile.endpoint.outbound import Pending, Reply, fault_message, prepare
+from castile.endpoint.party import Party, reliability_log
+from castile.endpoint.replies import acknowledgement_reply
+from castile.errors import PeerError, PolicyError, StoreError, UsageError
+from castile.policy import EndpointPolicy
+from castile.store import Store
+from castile.transport.asgi import Application, Arrival, HTTPAnswer, busy
+from castile.transport.wire import KeyLog, WireLog
+
+F = TypeVar("F", bound=HandlerFunction)
+
+
+class Service:
+    """One endpoint, offered.
+
+    `address`: its public URL. `policy`: what it asks for. `credentials`: its certificate and key.
+    `users`: passwords by name, or a function of a name and a password. `store`: a path; without
+    one nothing survives the process. Raises `PolicyError` where the policy needs what is missing.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        policy: EndpointPolicy,
+        credentials: Certificate | None = None,
+        users: Users | None = None,
+        store: str | Path | None = None,
+        seal: stores.Seal = None,
+        settings: Settings | None = None,
+        clock: Clock = system,
+    ) -> None:
+        if policy.bootstrap is not None and credentials is None:
+            raise PolicyError("the policy seals keys for the service: give credentials=castile.Certificate(...)")
+        if policy.bootstrap is not None and policy.bootstrap.username and users is None:
+            raise PolicyError("the policy wants a UsernameToken: give users= with names and passwords")
+        self._address, self._policy, self._credentials, self._users = address, policy, credentials, users
+        self._location, self._seal, self._clock = store, seal, clock
+        self._settings = settings or Settings()
+        self._handlers: dict[str, Handler] = {}
+        self._party: Party | None = None
+        self._dispatcher: Dispatcher | None = None
+        self._wire = WireLog.from_environment()
+
+    def raw(self, action: str, *, transactional: bool = False) -> Callable[[F], F]:
+        """Handle messages with this wsa:Action: ``handler(body)`` or ``handler(body, ctx)``.
+
+        The body is the canonical content of the Body; bytes that are returned are the reply's.
+        `transactional`: the handler runs inside the store's own transaction (`ctx.transaction`),
+        so its effects happen exactly once (N11); it must be a plain function.
+        """
+
+        def register(function: F) -> F:
+            if action in self._handlers:
+                raise UsageError(f"there is a handler for {action!r} already")
+            self._handlers[action] = Handler(action, function, transactional)
+            return function
+
+        return register
+
+    def asgi(self) -> Application:
+        """The ASGI 3 application: mount it, or give it to uvicorn."""
+        return Application(
+            self.receive,
+            limits=self._settings.limits,
+            timers=self._settings.timers,
+            start=self.start,
+            stop=self.stop,
+        )
+
+    @property
+    def store(self) -> Store:
+        """The open store."""
+        return self._running()[0].store
+
+    async def start(self) -> None:
+        """Open the store and take up what an earlier process left (ST-30)."""
+        if self._party is not None:
+            return
+        key, certificate = self._credentials.load() if self._credentials else (None, None)
+        keylog = KeyLog.from_environment()
+        party = Party(
+            side="service",
+            address=self._address,
+            policy=self._policy,
+            store=stores.open(self._location, seal=self._seal, settings=self._settings, clock=self._clock),
+            random=os.urandom,
+            settings=self._settings,
+            clock=self._clock,
+            certificate=certificate,
+            key=key,
+            users=self._users,
+            keylog=(lambda identifier, instance, secret: keylog.write(identifier, secret, instance))
+            if keylog
+            else None,
+        )
+        dispatcher = Dispatcher(party, self._handlers)
+        dispatcher.loop = asyncio.get_running_loop()
+        self._party, self._dispatcher = party, dispatcher
+        left = await asyncio.wrap_future(
+            party.store.run(lambda tx: recover.interrupted_deliveries(party, tx))
+        )
+        if left:
+            reliability_log.warning("%s messages of an earlier process are delivered again", len(left))
+        dispatcher.start(left)
+
+    async def stop(self) -> None:
+        """Let running handlers finish, then close the store; the rest stays in it."""
+        if self._party is None or self._dispatcher is None:
+            return
+        party, dispatcher = self._party, self._dispatcher
+        self._party = self._dispatcher = None
+        await asyncio.to_thread(dispatcher.stop, self._settings.timers.drain)
+        await asyncio.to_thread(party.store.close)
+
+    async def receive(self, payload: bytes, arrival: Arrival) -> HTTPAnswer:  # noqa: ARG002
+        """The walk in, for one HTTP exchange."""
+        exchange = self._wire.exchange() if self._wire else None
+        if exchange is not None:
+            exchange.request(payload)
+        answer = await self._answer(payload)
+        if exchange is not None:
+            exchange.response(answer.body)
+        return answer
+
+    async def _answer(self, payload: bytes) -> HTTPAnswer:
+        party, dispatcher = self._running()
+        inbound: Inbound | None = None
+        try:
+            now = party.now()
+            inbound = read(party, payload, now, request=True)
+            reply = await self._accept(party, dispatcher, inbound)
+        except PeerError as error:
+            log_refusal(error)
+            relates_to = inbound.addressing.message_id if inbound else None
+            key = inbound.verified.reply_key if inbound else None
+            reply = Reply(fault_message(party, error.fault, relates_to=relates_to, key=key), 500)
+        except StoreError as error:
+            reliability_log.error("the store refuses, so the message is refused: %s", error)
+            return busy(5)
+        return self._render(party, reply, inbound)
+
+    async def _accept(self, party: Party, dispatcher: Dispatcher, inbound: Inbound) -> Reply:
+        """One step in the store; then, where the application must answer, its reply."""
+        now, sequence = party.now(), inbound.reliability.sequence
+        waiter = dispatcher.expect(sequence.identifier, sequence.number) if sequence else None
+        try:
+            outcome = await asyncio.wrap_future(
+                party.store.run(lambda tx: handlers.accept(party, tx, inbound, now))
+            )
+            direct = [each for each in outcome.deliveries if each.sequence is None]
+            dispatcher.start(outcome.deliveries)
+            if isinstance(outcome.answer, Reply):
+                return outcome.answer
+            if direct:
+                return await asyncio.wrap_future(dispatcher.call(direct[0]))
+            return await self._reply(party, outcome.answer, asyncio.wrap_future(waiter) if waiter else None)
+        finally:
+            if sequence is not None and waiter is not None:
+                dispatcher.forget(sequence.identifier, sequence.number, waiter)
+
+    async def _reply(
+        self, party: Party, pending: Pending, waiter: asyncio.Future[Reply] | None
+    ) -> Reply:
+        """The handler's reply, or the acknowledgement alone if it takes too long (RM-102)."""
+        if waiter is not None:
+            done, _ = await asyncio.wait({waiter}, timeout=self._settings.timers.reply_wait)
+            if done:
+                return waiter.result()
+        edition = party.policy.reliability
+        record = await asyncio.wrap_future(party.store.run(lambda tx: tx.destination(pending.sequence)))
+        if record is None or edition is None:
+            return Reply.nothing()
+        return acknowledgement_reply(record, edition)
+
+    def _render(self, party: Party, reply: Reply, inbound: Inbound | None) -> HTTPAnswer:
+        """Protect the answer afresh, under the key that its request proved."""
+        if reply.message is None:
+            return HTTPAnswer(reply.status)
+        message = reply.message
+        if message.key is None and inbound is not None and party.policy.application is not None:
+            message = replace(message, key=inbound.verified.reply_key)
+        protected = prepare(party, message, party.now())
+        content_type = f"{party.policy.soap.content_type}; charset=utf-8"
+        return HTTPAnswer(reply.status, protected.payload, content_type)
+
+    def _running(self) -> tuple[Party, Dispatcher]:
+        if self._party is None or self._dispatcher is None:
+            raise UsageError("the service isn't started: run service.asgi() under an ASGI server")
+        return self._party, self._dispatcher
+
