@@ -30,7 +30,7 @@ FAST = Settings(
 
 
 @lru_cache(maxsize=4)
-def identity(name: str = "service") -> bytes:
+def identity(name: str) -> bytes:
     """A throw-away RSA key and its self-signed certificate, as PEM."""
     key = rsa.generate_private_key(65_537, 2_048)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -136,7 +136,7 @@ class Pair:
         service = castile.Service(
             ADDRESS,
             policy=self.policy,
-            credentials=castile.Certificate(identity()),
+            credentials=castile.Certificate(identity("service")),
             users=USERS,
             store=self.folder / "service.db" if self.folder else None,
             settings=self.settings,

@@ -58,7 +58,7 @@ class Keyring:
             return None
         return self.key
 
-    def certificate(self, reference: SecurityTokenReference) -> x509.Certificate | None:
+    def certificate_of(self, reference: SecurityTokenReference) -> x509.Certificate | None:
         """A certificate that may sign to us; none does with the bindings that exist."""
         return None
 
