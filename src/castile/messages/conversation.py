@@ -110,22 +110,19 @@ class DerivedKeyToken:
         edition = _DKT.get(str(element.tag))
         if edition is None:
             raise malformed("a DerivedKeyToken was expected")
-        space = f"{{{edition.namespace}}}"
+        order = _ORDER[edition.namespace]
         found: dict[str, Element] = {}
         last = -1
         for child in element:
-            name = _NAMES.get(child.tag) if child.tag == f"{{{WSSE}}}SecurityTokenReference" else None
-            if name is None and isinstance(child.tag, str) and child.tag.startswith(space):
-                name = child.tag[len(space) :]
-            place = _ORDER.get(name or "", -1)
+            name, place = order.get(str(child.tag), ("", -1))
             if place <= last:
                 raise malformed("a DerivedKeyToken holds something twice, unknown or out of order")
-            found[name or ""], last = child, place
+            found[name], last = child, place
         reference = found.get("SecurityTokenReference")
         properties = found.get("Properties")
-        default_label, default_nonce = _properties(properties, space)
-        label, nonce = found.get("Label"), found.get("Nonce")
-        offset, generation, length = (found.get(name) for name in ("Offset", "Generation", "Length"))
+        default_label, default_nonce = _properties(properties, f"{{{edition.namespace}}}")
+        label, nonce, length = found.get("Label"), found.get("Nonce"), found.get("Length")
+        offset, generation = found.get("Offset"), found.get("Generation")
         return cls(
             id=element.get(ID),
             reference=None if reference is None else SecurityTokenReference.parse(reference),
@@ -160,9 +157,7 @@ class DerivedKeyToken:
         return f"{text}</c:DerivedKeyToken>".encode()
 
 
-_NAMES: Final = {f"{{{WSSE}}}SecurityTokenReference": "SecurityTokenReference"}
-_ORDER: Final = {
-    "SecurityTokenReference": 0,
+_PLACES: Final = {
     "Properties": 1,
     "Generation": 2,
     "Offset": 2,
@@ -170,6 +165,14 @@ _ORDER: Final = {
     "Label": 4,
     "Nonce": 5,
 }
+_ORDER: Final = {
+    namespace: {
+        f"{{{WSSE}}}SecurityTokenReference": ("SecurityTokenReference", 0),
+        **{f"{{{namespace}}}{name}": (name, place) for name, place in _PLACES.items()},
+    }
+    for namespace in WSSC
+}
+"""Names and places of the children, by tag."""
 
 
 def _properties(element: Element | None, space: str) -> tuple[str | None, bytes | None]:

@@ -9,8 +9,9 @@ that has declared the prefix already.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
+from functools import lru_cache
 from typing import Final, Self
 
 import pybase64
@@ -40,6 +41,39 @@ _STR: Final = f"{{{WSSE}}}SecurityTokenReference"
 _INSTANCES: Final = {f"{{{namespace}}}Instance": namespace for namespace in WSSC}
 _IMPLIED: Final = tuple((f"{{{namespace}}}Nonce", f"{{{namespace}}}Length") for namespace in WSSC)
 _TYPES: Final = {row.token_type: row.namespace for row in WSSC.values()}
+_CREATED: Final = f"{{{WSU}}}Created"
+_EXPIRES: Final = f"{{{WSU}}}Expires"
+_TOKEN_TYPE: Final = f"{{{WSSE11}}}TokenType"
+_WSSE_REFERENCE: Final = f"{{{WSSE}}}Reference"
+_REFERENCE: Final = f"{{{DS}}}Reference"
+_KEY_IDENTIFIER: Final = f"{{{WSSE}}}KeyIdentifier"
+_X509_DATA: Final = f"{{{DS}}}X509Data"
+_X509_ISSUER_SERIAL: Final = f"{{{DS}}}X509IssuerSerial"
+_X509_ISSUER_NAME: Final = f"{{{DS}}}X509IssuerName"
+_X509_SERIAL_NUMBER: Final = f"{{{DS}}}X509SerialNumber"
+_KEY_NAME: Final = f"{{{DS}}}KeyName"
+_USERNAME: Final = f"{{{WSSE}}}Username"
+_PASSWORD: Final = f"{{{WSSE}}}Password"
+_NONCE: Final = f"{{{WSSE}}}Nonce"
+_DATA_REFERENCE: Final = f"{{{XENC}}}DataReference"
+_ENCRYPTION_METHOD: Final = f"{{{XENC}}}EncryptionMethod"
+_KEY_INFO: Final = f"{{{DS}}}KeyInfo"
+_CIPHER_DATA: Final = f"{{{XENC}}}CipherData"
+_CIPHER_REFERENCE: Final = f"{{{XENC}}}CipherReference"
+_CIPHER_VALUE: Final = f"{{{XENC}}}CipherValue"
+_DIGEST_METHOD: Final = f"{{{DS}}}DigestMethod"
+_MGF: Final = f"{{{XENC11}}}MGF"
+_REFERENCE_LIST: Final = f"{{{XENC}}}ReferenceList"
+_CARRIED_KEY_NAME: Final = f"{{{XENC}}}CarriedKeyName"
+_INCLUSIVE_NAMESPACES: Final = f"{{{EXC_C14N}}}InclusiveNamespaces"
+_TRANSFORMATION_PARAMETERS: Final = f"{{{WSSE}}}TransformationParameters"
+_CANONICALIZATION_METHOD: Final = f"{{{DS}}}CanonicalizationMethod"
+_DIGEST_VALUE: Final = f"{{{DS}}}DigestValue"
+_TRANSFORMS: Final = f"{{{DS}}}Transforms"
+_TRANSFORM: Final = f"{{{DS}}}Transform"
+_SIGNED_INFO: Final = f"{{{DS}}}SignedInfo"
+_SIGNATURE_VALUE: Final = f"{{{DS}}}SignatureValue"
+_SIGNATURE_METHOD: Final = f"{{{DS}}}SignatureMethod"
 
 
 def malformed(text: str) -> Malformed:
@@ -136,7 +170,7 @@ class Timestamp:
         """Created first, at most one Expires, nothing else (BSP R3203, R3221-R3224)."""
         children = list(element)
         tags = [child.tag for child in children]
-        if tags not in ([f"{{{WSU}}}Created"], [f"{{{WSU}}}Created", f"{{{WSU}}}Expires"]):
+        if tags not in ([_CREATED], [_CREATED, _EXPIRES]):
             raise malformed("wsu:Timestamp must hold one Created, then at most one Expires")
         if any(child.attrib for child in children):
             raise malformed("Created and Expires take no attributes")
@@ -186,25 +220,20 @@ class SecurityTokenReference:
         if len(element) != 1:
             raise malformed("wsse:SecurityTokenReference must hold exactly one reference (BSP R3061)")
         nonce, length = _implied(element)
-        common = cls(
-            id=element.get(ID),
-            token_type=element.get(f"{{{WSSE11}}}TokenType"),
-            nonce=nonce,
-            length=length,
-        )
+        name, token_type = element.get(ID), element.get(_TOKEN_TYPE)
         child = element[0]
-        if child.tag == f"{{{WSSE}}}Reference":
-            instance = next((child.get(name) for name in _INSTANCES if name in child.attrib), None)
-            return replace(
-                common, uri=_required(child, "URI"), value_type=child.get("ValueType"), instance=instance
-            )
-        if child.tag == f"{{{WSSE}}}KeyIdentifier":
+        if child.tag == _WSSE_REFERENCE:
+            instance = next((child.get(tag) for tag in _INSTANCES if tag in child.attrib), None)
+            uri, kind = _required(child, "URI"), child.get("ValueType")
+            return cls(uri, kind, token_type, instance, id=name, nonce=nonce, length=length)
+        if child.tag == _KEY_IDENTIFIER:
             if child.get("EncodingType", BASE64_BINARY) != BASE64_BINARY:
                 raise unsupported("a wsse:KeyIdentifier has an encoding other than base64")
-            text = "".join(text_of(child).split())
-            return replace(common, key_identifier=text, value_type=_required(child, "ValueType"))
-        if child.tag == f"{{{DS}}}X509Data":
-            return replace(common, issuer_serial=_issuer_serial(child))
+            text, kind = "".join(text_of(child).split()), _required(child, "ValueType")
+            return cls(None, kind, token_type, None, text, id=name, nonce=nonce, length=length)
+        if child.tag == _X509_DATA:
+            pair = _issuer_serial(child)
+            return cls(token_type=token_type, issuer_serial=pair, id=name, nonce=nonce, length=length)
         raise unsupported(f"a token reference of this form isn't taken: {local_name(child)}")
 
     def render(self, *, nested: bool = False) -> bytes:
@@ -258,8 +287,8 @@ def _implied(element: Element) -> tuple[bytes | None, int | None]:
 
 
 def _issuer_serial(data: Element) -> tuple[str, int]:
-    pair = _only_child(data, f"{{{DS}}}X509IssuerSerial")
-    if [child.tag for child in pair] != [f"{{{DS}}}X509IssuerName", f"{{{DS}}}X509SerialNumber"]:
+    pair = _only_child(data, _X509_ISSUER_SERIAL)
+    if [child.tag for child in pair] != [_X509_ISSUER_NAME, _X509_SERIAL_NUMBER]:
         raise malformed("ds:X509IssuerSerial must hold a name, then a number")
     digits = text_of(pair[1]).strip()
     if not re.fullmatch(r"-?\d{1,60}", digits, re.ASCII):
@@ -282,7 +311,7 @@ class KeyInfo:
         child = element[0]
         if child.tag == _STR:
             return cls(reference=SecurityTokenReference.parse(child))
-        if child.tag == f"{{{DS}}}KeyName":
+        if child.tag == _KEY_NAME:
             return cls(name=text_of(child).strip())
         raise unsupported(f"ds:KeyInfo must hold a wsse:SecurityTokenReference, not {local_name(child)}")
 
@@ -306,12 +335,12 @@ class UsernameToken:
             if not isinstance(child.tag, str) or child.tag in found:
                 raise malformed("wsse:UsernameToken holds something twice, or a comment")
             found[child.tag] = child
-        name = found.pop(f"{{{WSSE}}}Username", None)
+        name = found.pop(_USERNAME, None)
         if name is None:
             raise malformed("wsse:UsernameToken lacks a Username")
-        password = found.pop(f"{{{WSSE}}}Password", None)
-        nonce = found.pop(f"{{{WSSE}}}Nonce", None)
-        created = found.pop(f"{{{WSU}}}Created", None)
+        password = found.pop(_PASSWORD, None)
+        nonce = found.pop(_NONCE, None)
+        created = found.pop(_CREATED, None)
         if found:
             raise unsupported(f"wsse:UsernameToken holds {next(iter(found))}")
         kind = None if password is None else password.get("Type", PASSWORD_TEXT)
@@ -406,7 +435,7 @@ class ReferenceList:
         """Raises `Malformed` for anything but references into this message."""
         ids = []
         for child in element:
-            if child.tag != f"{{{XENC}}}DataReference":
+            if child.tag != _DATA_REFERENCE:
                 raise malformed("xenc:ReferenceList must hold DataReferences only")
             uri = _required(child, "URI")
             if len(uri) < 2 or not uri.startswith("#"):
@@ -469,18 +498,18 @@ class EncryptedData:
 
 def _encrypted(element: Element) -> tuple[Element, KeyInfo | None, bytes, list[Element]]:
     children = list(element)
-    if not children or children[0].tag != f"{{{XENC}}}EncryptionMethod":
+    if not children or children[0].tag != _ENCRYPTION_METHOD:
         raise malformed(f"{local_name(element)} must begin with its EncryptionMethod")
     method = children.pop(0)
     key = None
-    if children and children[0].tag == f"{{{DS}}}KeyInfo":
+    if children and children[0].tag == _KEY_INFO:
         key = KeyInfo.parse(children.pop(0))
-    if not children or children[0].tag != f"{{{XENC}}}CipherData":
+    if not children or children[0].tag != _CIPHER_DATA:
         raise malformed(f"{local_name(element)} lacks its CipherData")
     data = children.pop(0)
-    if len(data) == 1 and data[0].tag == f"{{{XENC}}}CipherReference":
+    if len(data) == 1 and data[0].tag == _CIPHER_REFERENCE:
         raise unsupported("xenc:CipherReference isn't followed")
-    return method, key, base64_of(_only_child(data, f"{{{XENC}}}CipherValue")), children
+    return method, key, base64_of(_only_child(data, _CIPHER_VALUE)), children
 
 
 @dataclass(frozen=True, slots=True)
@@ -504,17 +533,17 @@ class EncryptedKey:
         method, key, cipher, rest = _encrypted(element)
         digest = mgf = None
         for child in method:
-            if child.tag == f"{{{DS}}}DigestMethod" and digest is None:
+            if child.tag == _DIGEST_METHOD and digest is None:
                 digest = _required(child, "Algorithm")
-            elif child.tag == f"{{{XENC11}}}MGF" and mgf is None:
+            elif child.tag == _MGF and mgf is None:
                 mgf = _required(child, "Algorithm")
             else:
                 raise unsupported(f"a parameter of the key transport isn't taken: {local_name(child)}")
         references: tuple[str, ...] = ()
         for child in rest:
-            if child.tag == f"{{{XENC}}}ReferenceList" and not references:
+            if child.tag == _REFERENCE_LIST and not references:
                 references = ReferenceList.parse(child).ids
-            elif child.tag != f"{{{XENC}}}CarriedKeyName":
+            elif child.tag != _CARRIED_KEY_NAME:
                 raise unsupported(f"xenc:EncryptedKey holds {local_name(child)}")
         return cls(element.get("Id"), _required(method, "Algorithm"), key, cipher, digest, mgf, references)
 
@@ -552,18 +581,23 @@ class Transform:
     """CanonicalizationMethod inside an STR-Transform."""
 
     @classmethod
-    def parse(cls, element: Element) -> Self:
+    def parse(cls, element: Element) -> Transform:
         """Reads Transform and CanonicalizationMethod alike; parameters only where known."""
         algorithm = _required(element, "Algorithm")
         if len(element) == 0:
-            return cls(algorithm)
+            return _plain(algorithm)
         if algorithm == EXC_C14N:
-            child = _only_child(element, f"{{{EXC_C14N}}}InclusiveNamespaces")
+            child = _only_child(element, _INCLUSIVE_NAMESPACES)
             return cls(algorithm, tuple(child.get("PrefixList", "").split()))
         if algorithm == STR_TRANSFORM:
-            child = _only_child(element, f"{{{WSSE}}}TransformationParameters")
-            return cls(algorithm, (), Transform.parse(_only_child(child, f"{{{DS}}}CanonicalizationMethod")))
-        return cls(algorithm)
+            child = _only_child(element, _TRANSFORMATION_PARAMETERS)
+            return cls(algorithm, (), Transform.parse(_only_child(child, _CANONICALIZATION_METHOD)))
+        return _plain(algorithm)
+
+
+@lru_cache(maxsize=32)
+def _plain(algorithm: str) -> Transform:
+    return Transform(algorithm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -586,21 +620,18 @@ class Reference:
         uri = element.get("URI")
         if uri is None or len(uri) < 2 or not uri.startswith("#") or "(" in uri:
             raise unsupported("a ds:Reference must point to an id of this message")
-        tags = [child.tag for child in element]
-        if tags == [f"{{{DS}}}DigestMethod", f"{{{DS}}}DigestValue"]:
+        children = list(element)
+        tags = [child.tag for child in children]
+        if tags == [_DIGEST_METHOD, _DIGEST_VALUE]:
             raise unsupported("a ds:Reference without Transforms means inclusive C14N, which isn't taken")
-        if tags != [f"{{{DS}}}Transforms", f"{{{DS}}}DigestMethod", f"{{{DS}}}DigestValue"]:
+        if tags != [_TRANSFORMS, _DIGEST_METHOD, _DIGEST_VALUE]:
             raise malformed("ds:Reference must hold Transforms, DigestMethod and DigestValue")
-        transforms, method, value = element
-        for child in transforms:
-            if child.tag != f"{{{DS}}}Transform":
+        transforms: list[Transform] = []
+        for child in children[0]:
+            if child.tag != _TRANSFORM:
                 raise malformed("ds:Transforms must hold ds:Transform only")
-        return cls(
-            uri,
-            tuple([Transform.parse(child) for child in transforms]),
-            _required(method, "Algorithm"),
-            base64_of(value),
-        )
+            transforms.append(Transform.parse(child))
+        return cls(uri, tuple(transforms), _required(children[1], "Algorithm"), base64_of(children[2]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -620,18 +651,18 @@ class Signature:
     def parse(cls, element: Element, most_references: int) -> Self:
         """Refuses Object, Manifest, HMACOutputLength and a SignedInfo without reference."""
         tags = [child.tag for child in element]
-        if tags != [f"{{{DS}}}SignedInfo", f"{{{DS}}}SignatureValue", f"{{{DS}}}KeyInfo"]:
+        if tags != [_SIGNED_INFO, _SIGNATURE_VALUE, _KEY_INFO]:
             raise malformed("ds:Signature must hold SignedInfo, SignatureValue and KeyInfo, nothing else")
         signed_info, value, key = element
         head = [child.tag for child in signed_info[:2]]
-        if head != [f"{{{DS}}}CanonicalizationMethod", f"{{{DS}}}SignatureMethod"]:
+        if head != [_CANONICALIZATION_METHOD, _SIGNATURE_METHOD]:
             raise malformed("ds:SignedInfo must begin with its two methods")
         if len(signed_info[1]):
             raise unsupported("ds:SignatureMethod has parameters (HMACOutputLength), which are refused")
         if not 0 < len(signed_info) - 2 <= most_references:
             raise malformed(f"ds:SignedInfo must hold between 1 and {most_references} references")
         references = signed_info[2:]
-        if any(child.tag != f"{{{DS}}}Reference" for child in references):
+        if any(child.tag != _REFERENCE for child in references):
             raise malformed("ds:SignedInfo holds something other than references")
         return cls(
             element.get("Id"),
@@ -647,28 +678,34 @@ class Signature:
 
 def signed_info_content(method: str, digest: str, references: list[tuple[str, bytes]]) -> bytes:
     """The canonical children of ``ds:SignedInfo`` for references of (id, base64 of the digest)."""
-    middle = (
-        f'"><ds:Transforms><ds:Transform Algorithm="{EXC_C14N}"></ds:Transform></ds:Transforms>'
-        f'<ds:DigestMethod Algorithm="{digest}"></ds:DigestMethod><ds:DigestValue>'
-    ).encode()
-    parts = [
-        (
-            f'<ds:CanonicalizationMethod Algorithm="{EXC_C14N}"></ds:CanonicalizationMethod>'
-            f'<ds:SignatureMethod Algorithm="{method}"></ds:SignatureMethod>'
-        ).encode()
-    ]
+    head, middle = _signed_info_frame(method, digest)
+    parts = [head]
     for name, value in references:
-        parts += (b'<ds:Reference URI="#', escape_attribute(name).encode(), middle, value)
-        parts.append(b"</ds:DigestValue></ds:Reference>")
+        parts += (b'<ds:Reference URI="#', name.encode(), middle, value, _REFERENCE_END)
     return b"".join(parts)
 
 
-_SIGNED_INFO: Final = f'<ds:SignedInfo xmlns:ds="{DS}">'.encode()
+@lru_cache(maxsize=16)
+def _signed_info_frame(method: str, digest: str) -> tuple[bytes, bytes]:
+    """What stands before the references, and between the id and the digest of each."""
+    head = (
+        f'<ds:CanonicalizationMethod Algorithm="{EXC_C14N}"></ds:CanonicalizationMethod>'
+        f'<ds:SignatureMethod Algorithm="{method}"></ds:SignatureMethod>'
+    )
+    middle = (
+        f'"><ds:Transforms><ds:Transform Algorithm="{EXC_C14N}"></ds:Transform></ds:Transforms>'
+        f'<ds:DigestMethod Algorithm="{digest}"></ds:DigestMethod><ds:DigestValue>'
+    )
+    return head.encode(), middle.encode()
+
+
+_REFERENCE_END: Final = b"</ds:DigestValue></ds:Reference>"
+_SIGNED_INFO_START: Final = f'<ds:SignedInfo xmlns:ds="{DS}">'.encode()
 
 
 def signed_info(content: bytes) -> bytes:
     """``ds:SignedInfo`` as it is signed: standing alone."""
-    return b"%b%b</ds:SignedInfo>" % (_SIGNED_INFO, content)
+    return b"%b%b</ds:SignedInfo>" % (_SIGNED_INFO_START, content)
 
 
 _SIGNATURE: Final = f'<ds:Signature xmlns:ds="{DS}"'.encode()

@@ -8,13 +8,14 @@ beside a signed one, or a second one of a kind that occurs once, makes the messa
 from __future__ import annotations
 
 from collections.abc import Set
+from functools import lru_cache
 from typing import Final
 
 from castile.errors import SecurityFailure
 from castile.messages.security import ID
 from castile.messages.soap import Envelope
 from castile.versions import NETRM, WSA, WSRM, part_name
-from castile.xml import Element, name_of, namespace_of
+from castile.xml import Element
 
 WSMC: Final = "http://docs.oasis-open.org/ws-rx/wsmc/200702"
 SIGNED_NAMESPACES: Final = frozenset({*WSA, *WSRM, WSMC, NETRM})
@@ -28,12 +29,19 @@ _REPEATED: Final = frozenset(
 
 def header_name(element: Element) -> str:
     """An element's part name, such as ``wsa:To``."""
-    return part_name(*name_of(element))
+    return _row(str(element.tag))[0]
+
+
+@lru_cache(maxsize=256)
+def _row(tag: str) -> tuple[str, bool]:
+    """Part name, and whether such a header must be signed."""
+    namespace, _, local = tag.rpartition("}")
+    return part_name(namespace[1:], local), namespace[1:] in SIGNED_NAMESPACES
 
 
 def required_headers(envelope: Envelope) -> list[Element]:
     """The header blocks that must be signed wherever they occur."""
-    return [block for block in envelope.headers if namespace_of(block) in SIGNED_NAMESPACES]
+    return [block for block in envelope.headers if _row(str(block.tag))[1]]
 
 
 def doubled_headers(envelope: Envelope) -> list[str]:
@@ -42,7 +50,7 @@ def doubled_headers(envelope: Envelope) -> list[str]:
     doubled: list[str] = []
     for block in envelope.headers:
         tag = str(block.tag)
-        if tag in seen and tag not in _REPEATED and namespace_of(block) in SIGNED_NAMESPACES:
+        if tag in seen and tag not in _REPEATED and _row(tag)[1]:
             doubled.append(header_name(block))
         seen.add(tag)
     return doubled

@@ -8,6 +8,7 @@ ReferenceList, encrypted UsernameToken, Signature or its EncryptedData (features
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -33,7 +34,7 @@ from castile.messages.security import (
     signed_info,
     signed_info_content,
 )
-from castile.messages.soap import Message, body_frame
+from castile.messages.soap import Header, Message, body_frame
 from castile.policy import ProtectionPolicy, suites
 from castile.security.encryption import CIPHERS, seal_key
 from castile.security.keys import DEFAULT_LABEL, DEFAULT_LENGTH, ContextKey, SealedKey, p_sha1
@@ -47,6 +48,7 @@ from castile.versions import (
     WSU,
     XENC,
     Conversation,
+    SOAPVersion,
 )
 from castile.xml import escape_attribute
 
@@ -90,6 +92,7 @@ class _Source:
 
 
 _NONCE: Final = 16
+_DECLARATION: Final = re.compile(rb' xmlns:[^=]+="[^"]*"')
 
 
 def protect(
@@ -118,7 +121,7 @@ def protect(
         tokens += derived
     timestamp = _timestamp(f"{tag}t", now, timers)
     start, content, end = body_frame(message.soap, message.body, f"{tag}0")
-    headers = [header.render(message.soap, f"{tag}{n}") for n, header in enumerate(message.headers, 1)]
+    headers = [_header(header, message.soap, f"{tag}{n}") for n, header in enumerate(message.headers, 1)]
     parts = [(f"{tag}0", b"".join((start, content, end)))]
     parts += [(f"{tag}{n}", octets) for n, octets in enumerate(headers, 1)]
     parts.append((f"{tag}t", timestamp))
@@ -153,13 +156,13 @@ def _source(protection: Protection, tag: str, random: Callable[[int], bytes]) ->
     """The secret, the token that a request carries, and how keys refer to it."""
     key = protection.key
     if isinstance(key, ContextKey):
-        if protection.policy.protection_token != "context":  # noqa: S105
+        if protection.policy.protection_token != "context":
             raise UsageError("the policy asks for an EncryptedKey, not for a security context")
         token = SecurityContextToken(key.identifier, key.instance, key.token_id)
         if protection.request:
             return _Source(key.secret, key.token, token.attached(key.edition))
         return _Source(key.secret, b"", token.unattached(key.edition))
-    if protection.policy.protection_token != "x509":  # noqa: S105
+    if protection.policy.protection_token != "x509":
         raise UsageError("the policy asks for a security context, not for an EncryptedKey")
     if isinstance(key, SealedKey):
         reference = SecurityTokenReference(
@@ -224,11 +227,42 @@ def _derivation(edition: Conversation) -> tuple[bytes, bytes]:
     return token.encode(), info.encode()
 
 
+def _header(header: Header, soap: SOAPVersion, name: str) -> bytes:
+    """A header block under its id, canonical (`Header.render` from a template)."""
+    frame = _header_frame(header.prefix, header.namespace, header.local, header.must_understand, soap)
+    start, end, declarations = frame
+    if any(declaration in header.content for declaration in declarations):
+        return header.render(soap, name)  # the content declares again what its block has declared
+    return b"".join((start % name.encode(), header.content, end))
+
+
+@lru_cache(maxsize=256)
+def _header_frame(
+    prefix: str, namespace: str, local: str, must_understand: bool, soap: SOAPVersion
+) -> tuple[bytes, bytes, tuple[bytes, ...]]:
+    """Start tag (takes the id), end tag, and the declarations on the start tag."""
+    block = Header(prefix, namespace, local, b"", must_understand).render(soap, "*")
+    end = f"</{prefix}:{local}>".encode()
+    start = block[: -len(end)].replace(b"%", b"%%").replace(b'u:Id="*"', b'u:Id="%b"')
+    return start, end, tuple(_DECLARATION.findall(block))
+
+
 def _timestamp(name: str, now: Now, timers: Timers) -> bytes:
     return (
-        f'<u:Timestamp xmlns:u="{WSU}" u:Id="{name}"><u:Created>{iso(now.utc)}</u:Created>'
-        f"<u:Expires>{iso(now.utc + timers.timestamp_ttl)}</u:Expires></u:Timestamp>"
+        f'<u:Timestamp xmlns:u="{WSU}" u:Id="{name}"><u:Created>{_iso(now.utc)}</u:Created>'
+        f"<u:Expires>{_iso(now.utc + timers.timestamp_ttl)}</u:Expires></u:Timestamp>"
     ).encode()
+
+
+def _iso(utc: float) -> str:
+    whole, milliseconds = divmod(round(utc * 1000), 1000)
+    return f"{_second(whole)}{milliseconds:03d}Z"
+
+
+@lru_cache(maxsize=8)
+def _second(whole: int) -> str:
+    """A second as `iso` writes it, up to its fraction: most messages share theirs."""
+    return iso(whole)[: -len("000Z")]
 
 
 def _signed(

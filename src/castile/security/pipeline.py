@@ -118,7 +118,7 @@ class Verified:
         """The Identifier that a reference in the Body leads to; None: nowhere (features CO-04)."""
         if reference.local is None:
             return reference.uri
-        return next((name for id, name in self.contexts if id == reference.local), None)
+        return next((found for name, found in self.contexts if name == reference.local), None)
 
     def covered_by(self, identity: KeyIdentity) -> frozenset[str]:
         """Names of the parts that signatures of this key cover."""
@@ -176,7 +176,7 @@ def _reading(
 ) -> Reading:
     policy = expectation.policy
     if envelope.security is None:
-        if policy is not None and policy.protection_token == "context" and expectation.edition is not None:  # noqa: S105
+        if policy is not None and policy.protection_token == "context" and expectation.edition is not None:
             raise bad_context(expectation.edition, "the message has no Security header", missing=False)
         raise SecurityFailure("the message has no Security header", part="wsse:Security")
     strict = policy is not None and policy.layout == "Strict"

@@ -99,8 +99,8 @@ _CONTENT_IDS: Final = etree.XPath(
     smart_strings=False,
 )
 _ELEMENT_IDS: Final = etree.XPath(
-    "descendant-or-self::*/@*[local-name()='Id' or local-name()='ID' or local-name()='id' "
-    "or local-name()='AssertionID']",
+    " | ".join(f"descendant-or-self::*/@{name}" for name in ("u:Id", "xml:id", "Id", "ID", "AssertionID")),
+    namespaces=_NAMES,
     smart_strings=False,
 )
 _ASIDES: Final = etree.XPath("boolean(//comment() | //processing-instruction())")
