@@ -2,7 +2,7 @@
 
 ::
 
-    service = castile.Service("https://bank.example/Transfers", policy=castile.EndpointPolicy.of("1.3"),
+    service = castile.Service(policy=castile.EndpointPolicy.of("1.3"),
                               credentials=castile.Certificate("bank.p12", "env:BANK"),
                               users={"ada": "secret"}, store="bank.db")
 
@@ -44,19 +44,20 @@ F = TypeVar("F", bound=HandlerFunction)
 class Service:
     """One endpoint, offered.
 
-    `address`: its public URL. `policy`: what it asks for. `credentials`: its certificate and key.
+    `policy`: what it asks for. `credentials`: its certificate and key.
     `users`: passwords by name, or a function of a name and a password. `store`: a path; without
-    one nothing survives the process. Raises `PolicyError` where the policy needs what is missing.
+    one nothing survives the process. `public_url`: the address as clients know it; a message to
+    another one is refused then. Raises `PolicyError` where the policy needs what is missing.
     """
 
     def __init__(
         self,
-        address: str,
         *,
         policy: EndpointPolicy,
         credentials: Certificate | None = None,
         users: Users | None = None,
         store: str | Path | None = None,
+        public_url: str | None = None,
         seal: stores.Seal = None,
         settings: Settings | None = None,
         clock: Clock = system,
@@ -65,7 +66,7 @@ class Service:
             raise PolicyError("the policy seals keys for the service: give credentials=castile.Certificate(...)")
         if policy.bootstrap is not None and policy.bootstrap.username and users is None:
             raise PolicyError("the policy wants a UsernameToken: give users= with names and passwords")
-        self._address, self._policy, self._credentials, self._users = address, policy, credentials, users
+        self._public_url, self._policy, self._credentials, self._users = public_url, policy, credentials, users
         self._location, self._seal, self._clock = store, seal, clock
         self._settings = settings or Settings()
         self._handlers: dict[str, Handler] = {}
@@ -112,7 +113,8 @@ class Service:
         keylog = KeyLog.from_environment()
         party = Party(
             side="service",
-            address=self._address,
+            address=self._public_url or "/",
+            public_url=self._public_url,
             policy=self._policy,
             store=stores.open(self._location, seal=self._seal, settings=self._settings, clock=self._clock),
             random=os.urandom,

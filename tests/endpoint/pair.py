@@ -134,10 +134,10 @@ class Pair:
 
     def make_service(self) -> castile.Service:
         service = castile.Service(
-            ADDRESS,
             policy=self.policy,
             credentials=castile.Certificate(identity("service")),
             users=USERS,
+            public_url=ADDRESS,
             store=self.folder / "service.db" if self.folder else None,
             settings=self.settings,
             clock=self.clock,

@@ -23,7 +23,7 @@ from castile.endpoint.replies import (
     offered_of,
     stored_reply,
 )
-from castile.endpoint.turn import Turn, action_not_supported
+from castile.endpoint.turn import Turn, action_not_supported, destination_unreachable
 from castile.endpoint.trust import cancel, issue
 from castile.errors import SOAPFault, Violation
 from castile.messages import reliability
@@ -81,6 +81,14 @@ def accept(party: Party, tx: Transaction, inbound: Inbound, now: Now) -> Outcome
         raise Violation(
             f"a service doesn't take {inbound.kind.value}",
             fault=action_not_supported(party, inbound.addressing.action),
+        )
+    to = inbound.addressing.to
+    if party.public_url is not None and to != party.public_url:
+        raise Violation(
+            "the message is for another address",
+            expected=party.public_url,
+            got=to,
+            fault=destination_unreachable(party),
         )
     turn = Turn(party, tx, inbound, now)
     turn.recheck()
@@ -193,7 +201,8 @@ def _created(turn: Turn, record: DestinationRecord) -> Outgoing:
     response = reliability.CreateSequenceResponse(
         record.state.identifier,
         incomplete=record.state.behavior if edition.can_close else None,
-        accept=EPR(turn.party.address) if record.source else None,
+        # Byte for byte where CreateSequence went (WCF's R1112).
+        accept=EPR(turn.inbound.addressing.to or turn.party.address) if record.source else None,
     )
     return turn.response(Kind.CREATE_SEQUENCE_RESPONSE, response.render(edition, addressing))
 

@@ -30,7 +30,7 @@ class Party:
 
     side: Side
     address: str
-    """The endpoint's address: where a client sends to, what a service calls itself."""
+    """Where a client sends to; the name under which a service keeps its rows."""
     policy: EndpointPolicy
     store: Store
     random: Callable[[int], bytes]
@@ -43,6 +43,8 @@ class Party:
     """A client's credential."""
     users: Users | None = None
     """A service's users."""
+    public_url: str | None = None
+    """A service's address as clients know it: then wsa:To must be this (SV-19)."""
     keyring: Keyring = field(init=False)
     keylog: Callable[[str, str | None, bytes], None] | None = None
     """Told each context's Identifier, Instance and secret (CASTILE_KEYLOG)."""

@@ -239,3 +239,14 @@ def action_not_supported(party: Party, action: str) -> SOAPFault:
         (edition.namespace, "ActionNotSupported"),
         action=edition.fault_action,
     )
+
+
+def destination_unreachable(party: Party) -> SOAPFault:
+    """wsa:DestinationUnreachable (WS-Addressing SOAP binding, 6.4.3): To names another service."""
+    edition = party.policy.addressing
+    return SOAPFault(
+        "Sender",
+        "No route can be determined to reach [destination]",
+        (edition.namespace, "DestinationUnreachable"),
+        action=edition.fault_action,
+    )
