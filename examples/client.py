@@ -5,5 +5,5 @@ with castile.Client(
     credentials=castile.Username("ada", "secret"), service_certificate="service.crt",
 ) as client:
     body = b'<Transfer xmlns="urn:bank">100</Transfer>'
-    reply = client.call_raw("urn:bank/Transfer", body, key="invoice-7")
+    reply = client.call_raw("urn:bank/Transfer", body)
     print(reply.decode())
