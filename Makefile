@@ -19,11 +19,11 @@ help:
 	@echo "make clean   remove everything that these targets made"
 
 demo:
-	@$(environment) $(VENV) --editable .
+	@$(environment) $(VENV) --editable '.[serve]'
 	@$(VENV)/bin/castile demo $(ARGS)
 
 test: oracle
-	@$(environment) $(VENV) --editable '.[test]'
+	@$(environment) $(VENV) --editable '.[serve,test]'
 	@CASTILE_ORACLE='$(CURDIR)/$(ORACLE)/bin/python' $(VENV)/bin/python -m pytest $(ARGS)
 
 # Independent signature libraries; castile and they never share an environment.
@@ -31,14 +31,14 @@ oracle:
 	@$(environment) $(ORACLE) --only-binary=:all: --requirement tests/oracle.txt
 
 check:
-	@$(environment) $(VENV) --editable '.[test,check]'
+	@$(environment) $(VENV) --editable '.[serve,test,check]'
 	@status=0; \
 	$(VENV)/bin/python -m ruff check --quiet . || status=1; \
 	$(VENV)/bin/python -m mypy || status=1; \
 	exit $$status
 
 format:
-	@$(environment) $(VENV) --editable '.[test,check]'
+	@$(environment) $(VENV) --editable '.[serve,test,check]'
 	@$(VENV)/bin/python -m ruff check --quiet --fix .
 
 docs:
@@ -47,7 +47,7 @@ docs:
 	@echo "docs/_build/html/index.html"
 
 bench:
-	@$(environment) $(VENV) --editable .
+	@$(environment) $(VENV) --editable '.[serve]'
 	@$(VENV)/bin/python bench/run.py $(ARGS)
 
 clean:
