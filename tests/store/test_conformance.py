@@ -83,7 +83,7 @@ class Conformance:
                 tx.inbox_row("?", 1),
                 tx.reply("?"),
                 tx.reply_by_key(ENDPOINT, "?"),
-                tx.next_due(),
+                tx.next_due(endpoint=ENDPOINT),
             ]
 
         assert do(store, nothing) == [None] * 13
@@ -177,10 +177,10 @@ class Conformance:
         enqueue(store, *rows, outbox(5, due=1.0, side="service"), outbox(6, due=1.0, endpoint="urn:other"))
         due = do(store, lambda tx: tx.due(12.0, 10, endpoint=ENDPOINT))
         assert [row.number for row in due] == [2, 1, 3]
-        assert [row.number for row in do(store, lambda tx: tx.due(12.0, 2))] == [6, 2]
-        assert do(store, lambda tx: tx.due(0.5, 10)) == []
+        assert [row.number for row in do(store, lambda tx: tx.due(12.0, 2, endpoint=ENDPOINT))] == [2, 1]
+        assert do(store, lambda tx: tx.due(0.5, 10, endpoint=ENDPOINT)) == []
         assert do(store, lambda tx: tx.next_due(endpoint=ENDPOINT)) == 11.0
-        assert do(store, lambda tx: tx.next_due(side="service")) == 1.0
+        assert do(store, lambda tx: tx.next_due(side="service", endpoint=ENDPOINT)) == 1.0
 
     def test_an_attempt_is_noted(self, store: Store) -> None:
         enqueue(store, outbox())
@@ -219,7 +219,7 @@ class Conformance:
         ]
         enqueue(store, *rows)
         assert do(store, lambda tx: tx.wake(20.0, side="client", sequence_key="k1")) == 3
-        assert [row.number for row in do(store, lambda tx: tx.due(20.0, 10))] == [1, 2, 4]
+        assert [row.number for row in do(store, lambda tx: tx.due(20.0, 10, endpoint=ENDPOINT))] == [1, 2, 4]
         assert do(store, lambda tx: tx.wake(20.0, side="client")) == 4
 
     def test_lifecycle_messages_come_before_numbered_ones(self, store: Store) -> None:
@@ -359,7 +359,7 @@ class Conformance:
     def test_reading_costs_no_commit(self, store: Store) -> None:
         do(store, fill)
         before = store.commits
-        do(store, lambda tx: (tx.due(99.0, 9), tx.source("k1"), tx.unconsumed()))
+        do(store, lambda tx: (tx.due(99.0, 9, endpoint=ENDPOINT), tx.source("k1"), tx.unconsumed()))
         assert store.commits == before
 
     def test_an_attempt_inside_a_step_is_undone_alone(self, store: Store) -> None:

@@ -165,12 +165,10 @@ class Transaction(Protocol):
 
     def outbox_count(self, sequence_key: str) -> int: ...
 
-    def due(
-        self, utc: float, limit: int, *, side: Side = "client", endpoint: str | None = None
-    ) -> list[OutboxRow]:
+    def due(self, utc: float, limit: int, *, endpoint: str, side: Side = "client") -> list[OutboxRow]:
         """Rows whose time has come, the longest due first; equal ones in the order of enqueueing."""
 
-    def next_due(self, *, side: Side = "client", endpoint: str | None = None) -> float | None:
+    def next_due(self, *, endpoint: str, side: Side = "client") -> float | None:
         """When the next row is due."""
 
     def wake(

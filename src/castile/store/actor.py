@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import ctypes
 import os
-import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -23,7 +22,7 @@ from weakref import WeakSet
 from castile.clock import Clock
 from castile.config import Settings
 from castile.errors import StoreError, UsageError
-from castile.store.database import Database, translated
+from castile.store.database import Database, SQLiteErrors, translated
 from castile.store.lock import OwnerLock
 from castile.store.sqlite import SQLiteTransaction
 
@@ -92,6 +91,10 @@ class Actor:
                 actor._database = Database(path, seal=seal, settings=settings, durability=durability)
                 transaction = SQLiteTransaction(actor._database, clock)
             except BaseException as error:
+                if actor._database is not None:
+                    actor._database.close()
+                if isinstance(error, SQLiteErrors):
+                    error = translated(error, str(path))
                 if lock is not None:
                     lock.release()
                 opened.set_exception(error)
@@ -196,7 +199,7 @@ class Actor:
                 connection.execute("ROLLBACK")
                 return rest
             connection.execute("COMMIT")
-        except (sqlite3.Error, _Lost) as error:
+        except (*SQLiteErrors, _Lost) as error:
             _fail(batch, error, database.name)
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
@@ -224,7 +227,9 @@ class Actor:
             if not alone:
                 connection.execute("RELEASE castile_step")
         except BaseException as error:
-            step.error = translated(error, database.name) if isinstance(error, sqlite3.Error) else error
+            step.error = error
+            if isinstance(error, SQLiteErrors):
+                step.error = translated(error, database.name, foreign=step.exclusive)
             if step.error is not error:
                 step.error.__cause__ = error
             if connection.in_transaction and not alone:
@@ -242,14 +247,14 @@ class _Lost(Exception):
 
 def _fail(batch: list[_Step], error: Exception, name: str) -> None:
     """The commit didn't happen: nothing of any step was kept."""
-    cause = error if isinstance(error, sqlite3.Error) else error.__cause__
+    cause = error if isinstance(error, SQLiteErrors) else error.__cause__
     for step in batch:
         if step.error is None:
-            told = translated(cause, name) if isinstance(cause, sqlite3.Error) else None
-            if told is None or told is cause:
-                told = (type(cause) if isinstance(cause, StoreError) else StoreError)(
-                    f"the store {name}: nothing of this step was kept, because the commit failed: {cause}"
-                )
+            if isinstance(cause, SQLiteErrors):
+                told = translated(cause, name)
+            else:
+                kind = type(cause) if isinstance(cause, StoreError) else StoreError
+                told = kind(f"nothing of this step was kept, because another one failed: {cause}")
             told.__cause__ = cause
             step.error = told
 

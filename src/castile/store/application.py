@@ -26,6 +26,9 @@ _REFUSED: Final = {
     "DETACH": "the connection is castile's own",
     "VACUUM": "it can't be done inside a transaction",
 }
+_MARK: Final = "\n-- application"
+"""Ends each statement of the application: a statement that castile prepared for itself, and that
+`sqlite3` keeps by its text, is never run for it without being asked about."""
 _CONTROL: Final = {
     sqlite3.SQLITE_TRANSACTION,
     sqlite3.SQLITE_PRAGMA,
@@ -123,16 +126,18 @@ class ApplicationCursor(sqlite3.Cursor):
 
     def execute(self, statement: str, parameters: Parameters = (), /) -> ApplicationCursor:  # type: ignore[override]
         """As in `sqlite3`. UsageError: the statement would end or change the transaction."""
-        self.loan.run(statement, lambda: super(ApplicationCursor, self).execute(statement, parameters))
+        marked = statement + _MARK
+        self.loan.run(statement, lambda: super(ApplicationCursor, self).execute(marked, parameters))
         return self
 
     def executemany(  # type: ignore[override]
         self, statement: str, parameters: Iterable[Parameters], /
     ) -> ApplicationCursor:
         """As in `sqlite3`. UsageError: as `execute`."""
+        marked = statement + _MARK
         self.loan.run(
             statement,
-            lambda: super(ApplicationCursor, self).executemany(statement, parameters),
+            lambda: super(ApplicationCursor, self).executemany(marked, parameters),
         )
         return self
 

@@ -25,9 +25,16 @@ _PROOF: Final = b"castile meta key"
 _PRIMARY: Final = 0xFF
 
 
-def translated(error: sqlite3.Error, name: str) -> Exception:
-    """The error of castile for one of SQLite; others as they are."""
+SQLiteErrors: Final = (sqlite3.Error, UnicodeDecodeError)
+"""`sqlite3` can't always decode what SQLite says of a damaged schema."""
+
+
+def translated(error: Exception, name: str, *, foreign: bool = False) -> Exception:
+    """The error of castile for one of SQLite. `foreign`: it may come from a statement of the
+    application's, and is left as it is unless the disk or a lock is the cause."""
     code = getattr(error, "sqlite_errorcode", None)
+    if isinstance(error, UnicodeDecodeError):
+        return error if foreign else StoreDamaged(f"the store {name} has a damaged schema")
     text = f"the store {name}: {error}"
     match code & _PRIMARY if code is not None else None:
         case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR:
@@ -41,7 +48,7 @@ def translated(error: sqlite3.Error, name: str) -> Exception:
         case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_NOMEM:
             return StoreError(text)
         case _:
-            return error
+            return error if foreign else StoreError(text)
 
 
 class Database:
@@ -56,15 +63,18 @@ class Database:
         new = path is None or not path.exists() or path.stat().st_size == 0
         if path is not None and not path.exists():
             _make(path)
-        self.connection = sqlite3.connect(
-            str(path) if path else ":memory:",
-            timeout=BUSY_SECONDS,
-            isolation_level=None,
-            cached_statements=256,
-        )
+        try:
+            self.connection = sqlite3.connect(
+                str(path) if path else ":memory:",
+                timeout=BUSY_SECONDS,
+                isolation_level=None,
+                cached_statements=256,
+            )
+        except sqlite3.Error as error:
+            raise translated(error, self.name) from error
         try:
             self.sealer = self._opened(seal, durability, new=new)
-        except sqlite3.Error as error:
+        except SQLiteErrors as error:
             self.connection.close()
             raise translated(error, self.name) from error
         except BaseException:
@@ -145,7 +155,7 @@ class Database:
             pages = self.connection.execute("PRAGMA page_count").fetchone()[0]
             if free > 1_000 and free * 4 > pages:
                 self.connection.execute("PRAGMA incremental_vacuum(256)").fetchall()
-        except sqlite3.Error:
+        except SQLiteErrors:
             busy = 1
         self._written = CHECKPOINT_PAGES // 2 if busy else 0
 
@@ -154,7 +164,7 @@ class Database:
         try:
             if self.path is not None:
                 self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        except sqlite3.Error:
+        except SQLiteErrors:
             pass  # the log stays, and the next opening reads it
         finally:
             self.connection.close()

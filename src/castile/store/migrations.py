@@ -65,7 +65,8 @@ _FIRST: Final = (
     )""",
     """CREATE INDEX castile_outbox_sequence ON castile_outbox (sequence_key, number)
         WHERE sequence_key IS NOT NULL""",
-    "CREATE INDEX castile_outbox_due ON castile_outbox (side, due) WHERE due IS NOT NULL",
+    """CREATE INDEX castile_outbox_due ON castile_outbox (side, endpoint, due)
+        WHERE due IS NOT NULL""",
     """CREATE INDEX castile_outbox_answers ON castile_outbox (answers_sequence, answers_number)
         WHERE answers_sequence IS NOT NULL""",
     "CREATE UNIQUE INDEX castile_outbox_call ON castile_outbox (call) WHERE call IS NOT NULL",

@@ -130,7 +130,7 @@ class SQLiteTransaction:
         self, identifier: str, *, side: Side | None = None, endpoint: str | None = None
     ) -> SourceRecord | None:
         where, values = _all_of(identifier=identifier, side=side, endpoint=endpoint)
-        return self._one(SOURCES, f"{where} ORDER BY rowid LIMIT 1", values)
+        return self._one(SOURCES, f"{where} LIMIT 1", values)
 
     def save_source(self, record: SourceRecord) -> None:
         self._write(SOURCES, SOURCES.upsert, record)
@@ -214,21 +214,18 @@ class SQLiteTransaction:
     def outbox_count(self, sequence_key: str) -> int:
         return self._count("SELECT count(*) FROM castile_outbox WHERE sequence_key = ?", [sequence_key])
 
-    def due(
-        self, utc: float, limit: int, *, side: Side = "client", endpoint: str | None = None
-    ) -> list[OutboxRow]:
-        where, values = _all_of(side=side, endpoint=endpoint)
-        tail = f"{where} AND due <= ? ORDER BY due, rowid LIMIT ?"
-        found, broken = self._sorted(OUTBOX, tail, [*values, utc, limit])
+    def due(self, utc: float, limit: int, *, endpoint: str, side: Side = "client") -> list[OutboxRow]:
+        tail = "WHERE side = ? AND endpoint = ? AND due <= ? ORDER BY due, rowid LIMIT ?"
+        found, broken = self._sorted(OUTBOX, tail, [side, endpoint, utc, limit])
         for row in broken:  # never again: the next look would find them first
             self._run("UPDATE castile_outbox SET due = NULL WHERE message_id = ?", [row[0]])
         return found
 
-    def next_due(self, *, side: Side = "client", endpoint: str | None = None) -> float | None:
-        where, values = _all_of(side=side, endpoint=endpoint)
+    def next_due(self, *, endpoint: str, side: Side = "client") -> float | None:
         found = self._connection.execute(
-            f"SELECT due FROM castile_outbox {where} AND due IS NOT NULL ORDER BY due LIMIT 1",
-            values,
+            "SELECT due FROM castile_outbox "
+            "WHERE side = ? AND endpoint = ? AND due IS NOT NULL ORDER BY due LIMIT 1",
+            [side, endpoint],
         ).fetchone()
         return None if found is None else float(found[0])
 
@@ -238,7 +235,7 @@ class SQLiteTransaction:
         where, values = _all_of(side=side, endpoint=endpoint, sequence_key=sequence_key)
         keys = self._connection.execute(
             f"SELECT message_id FROM castile_outbox {where} "
-            "AND (acknowledged = 0 OR (two_way = 1 AND kind = 'application')) ORDER BY rowid",
+            "AND (acknowledged = 0 OR (two_way = 1 AND kind = 'application'))",
             values,
         ).fetchall()
         return sum(self._update_or_note(OUTBOX, [key], {"due": utc}) for (key,) in keys)
