@@ -185,3 +185,32 @@ def test_prefix_lists_of_java_stacks(name: str) -> None:
         assert b64encode(sha256(octets).digest()).decode() == digest[0].text
         checked += 1
     assert checked == 2
+
+
+INTEROP: Final = ("vectors", "xmlsec-interop")
+MERLIN: Final = (*INTEROP, "ie", "baltimore", "merlin-examples", "merlin-exc-c14n-one")
+APACHE: Final = (*INTEROP, "org", "apache", "xml", "security", "c14n", "inExcl")
+
+
+@pytest.mark.parametrize(
+    ("path", "prefixes", "output"),
+    [((0, 3), (), "0"), ((0, 3), ("bar", "#default"), "1"), ((0, 0), (), "4")],
+)
+def test_merlins_vectors(path: tuple[int, ...], prefixes: tuple[str, ...], output: str) -> None:
+    document = shared(*MERLIN, "exc-signature.xml").read_text()
+    expected = shared(*MERLIN, f"c14n-{output}.txt").read_bytes()
+    assert canonical(at(document, *path), prefixes) == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "path", "output"),
+    [
+        ("example2_2_1.xml", (0,), "example2_2_c14nized_exclusive.xml"),
+        ("example2_2_2.xml", (0,), "example2_2_c14nized_exclusive.xml"),
+        ("example2_4.xml", (0, 0), "example2_4_c14nized.xml"),
+    ],
+)
+def test_apaches_vectors(source: str, path: tuple[int, ...], output: str) -> None:
+    element = at(shared(*APACHE, source).read_text(), *path)
+    assert canonical(element) == shared(*APACHE, output).read_bytes()
+    assert _canonical_with_default(element, ()) == canonical(element)

@@ -178,7 +178,8 @@ class SequenceAcknowledgement:
     def parse(cls, element: Element, edition: Reliability, limits: Limits = _LIMITS) -> Self:
         """Raises `Malformed` by schema and limit, `Violation` with InvalidAcknowledgement by logic.
 
-        Final may stand anywhere (gSOAP writes it first), None and 0-0 are read in both editions.
+        Final may stand anywhere (gSOAP writes it first), None and 0-0 are read in both editions,
+        and None beside ranges says nothing (CXF writes both).
         """
         children = _Children(element, edition, "SequenceAcknowledgement")
         identifier = _identifier(children.required("Identifier"), limits)
@@ -195,12 +196,13 @@ class SequenceAcknowledgement:
         nacks = tuple(_positive(item) for item in missing)
         if not (ranges or none or nacks):
             raise Malformed("SequenceAcknowledgement holds neither a range nor None nor Nack")
-        if (none and ranges) or (nacks and (ranges or none or final)):
-            raise invalid_acknowledgement(element, edition, "it mixes ranges, None, Nack or Final")
+        if nacks and (ranges or none or final):
+            raise invalid_acknowledgement(element, edition, "Nack stands beside a range, None or Final")
         if any(lower == 0 or lower > upper for lower, upper in ranges):
             raise invalid_acknowledgement(element, edition, "a range is turned round or begins with 0")
         if any(left[1] >= right[0] for left, right in pairwise(ranges)):
             raise invalid_acknowledgement(element, edition, "its ranges overlap")
+        none = none and not ranges
         return cls(identifier, tuple(ranges), none, final, nacks, _buffer(children.other))
 
     def render(self, edition: Reliability) -> Header:
@@ -361,7 +363,7 @@ class Offer:
 
     identifier: str
     endpoint: EPR | None
-    """Where its acknowledgements come from; 1.1 only, but read in 1.0 too (gSOAP)."""
+    """Where its messages go (1.1)."""
     expires: str | None = None
     """xs:duration; None or ``PT0S``: never."""
     incomplete: str | None = None
@@ -372,6 +374,8 @@ class Offer:
         endpoint = children.optional("Endpoint")
         if endpoint is None and edition.can_close:
             raise Malformed("Offer lacks Endpoint")
+        if not edition.can_close:
+            endpoint = None  # 1.0 has none: gSOAP writes one all the same, with an empty address
         offer = cls(
             _identifier(children.required("Identifier")),
             EPR.parse(endpoint, addressing) if endpoint is not None else None,
