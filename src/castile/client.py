@@ -68,6 +68,8 @@ class Unfinished:
     sequence: str | None
     number: int | None
     reply: Reply | None
+    key: str | None = field(default=None, repr=False)
+    """The caller's own key of the call."""
 
 
 class Client:
@@ -140,16 +142,24 @@ class Client:
         """The security context of this client; None before the first message."""
         return self._pump.conversation()
 
-    def call_raw(self, action: str, body: Body, *, timeout: float | None = None) -> bytes:
+    def call_raw(
+        self, action: str, body: Body, *, key: str | None = None, timeout: float | None = None
+    ) -> bytes:
         """Send a request and wait for its reply: the canonical content of its Body.
 
-        Raises `FaultReceived` for a fault, `InDoubt` (with the number) at the time-out,
+        `key`: the caller's own key of this call. Made again with the same key, in this process
+        or a later one on the same store, it returns the stored reply or waits for the message
+        that is under way, and sends nothing a second time (CL-31).
+
+        Raises `UsageError` for a key with another action or body, `FaultReceived` for a fault, `InDoubt` (with the number) at the time-out,
         `TransportError` if not even a security context could be had in time.
         """
         content, seconds = self._content(body), self._timeout if timeout is None else timeout
         if self._party.policy.reliability is None:
+            if key is not None:
+                raise NotReliable("key= needs reliable messaging: without it nothing is stored")
             return self._pump.direct(action, content, seconds, two_way=True)
-        reply = self._pump.call(action, content, seconds)
+        reply = self._pump.call(action, content, seconds, key)
         self._pump.consumed(reply)
         fault = self._fault(reply)
         if fault is not None:
@@ -170,13 +180,15 @@ class Client:
 
         def step(tx: stores.Transaction) -> list[Unfinished]:
             open_calls = [
-                Unfinished(row.message_id, row.action, record.state.identifier, row.number, None)
+                Unfinished(row.message_id, row.action, record.state.identifier, row.number, None, row.key)
                 for record in tx.sources(side=party.side, endpoint=party.address)
                 for row in tx.outbox(record.state.key)
                 if row.kind == "application"
             ]
             replied = [
-                Unfinished(row.message_id, row.request_action or row.action, None, None, self._reply(row))
+                Unfinished(
+                    row.message_id, row.request_action or row.action, None, None, self._reply(row), row.key
+                )
                 for row in tx.unconsumed(party.address)
             ]
             return open_calls + replied

@@ -68,7 +68,7 @@ class Pump:
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _wake: threading.Event = field(default_factory=threading.Event)
     _leased: set[str] = field(default_factory=set)
-    _waiting: dict[str, Future[ReplyRow]] = field(default_factory=dict)
+    _waiting: dict[str, list[Future[ReplyRow]]] = field(default_factory=dict)
     _faults: dict[str, FaultReceived] = field(default_factory=dict)
     _earlier: list[str] = field(default_factory=list)
     """Sequences of an earlier process that are not ended yet."""
@@ -266,40 +266,77 @@ class Pump:
             self._wake.set()
         return row
 
-    def call(self, action: str, body: bytes, timeout: float) -> ReplyRow:
-        """Send a message and wait for its reply.
+    def call(self, action: str, body: bytes, timeout: float, call: str | None = None) -> ReplyRow:
+        """Send a message and wait for its reply; with the key of an earlier `call`, for its reply.
 
         Raises `InDoubt` at the time-out, with the number; the message stays in the outbox. An
         unauthenticated fault is told only then (CO-14).
         """
         deadline = self.now().tick + timeout
+        future: Future[ReplyRow] = Future()
+        if call is not None:
+            again = self.run(lambda tx: self._again(tx, call, action, body, future))
+            if again is not None:
+                return self._joined(again, future, deadline, timeout)
         self.context(deadline)
         key = self.sequence()
-        future: Future[ReplyRow] = Future()
         now = self.now()
 
-        def step(tx: Transaction) -> OutboxRow:
-            row = requests.submit(self.party, tx, key, action, body, now, two_way=True, own=True)
-            self._waiting[row.message_id] = future
+        def step(tx: Transaction) -> OutboxRow | ReplyRow:
+            # Once more, in the step that submits: another thread may have come first.
+            known = self._again(tx, call, action, body, future) if call is not None else None
+            if known is not None:
+                return known
+            row = requests.submit(
+                self.party, tx, key, action, body, now, two_way=True, own=True, call=call
+            )
+            self._waiting[row.message_id] = [future]
             self._leased.add(row.message_id)
+            own.append(row)
             return row
 
+        own: list[OutboxRow] = []
         row = self.run(step)
+        if isinstance(row, ReplyRow) or not own:
+            return self._joined(row, future, deadline, timeout)
         try:
             if self._open(key, deadline):
                 self._attempt(row)
         finally:
             self._leased.discard(row.message_id)
-        if not future.done():
-            self._start()
-            self._wake.set()
+        return self._joined(row, future, deadline, timeout)
+
+    def _again(
+        self, tx: Transaction, call: str, action: str, body: bytes, future: Future[ReplyRow]
+    ) -> OutboxRow | ReplyRow | None:
+        known = requests.call_again(self.party, tx, call, action, body)
+        if isinstance(known, OutboxRow):
+            self._waiting.setdefault(known.message_id, []).append(future)
+        return known
+
+    def _joined(
+        self, row: OutboxRow | ReplyRow, future: Future[ReplyRow], deadline: float, timeout: float
+    ) -> ReplyRow:
+        """Wait for the reply to a message that is under way."""
+        if isinstance(row, ReplyRow):
+            return row
         try:
+            if not future.done():
+                self._start()
+                self._wake.set()
+                record = self.run(lambda tx: tx.source(row.sequence_key) if row.sequence_key else None)
+                if record is not None and record.state.phase is source.Phase.FAILED:
+                    self._fail(record)
             return future.result(max(0.0, deadline - self.now().tick))
         except TimeoutError:
             raise self._unanswered(row, timeout) from None
         finally:
-            self._waiting.pop(row.message_id, None)
-            self._faults.pop(row.message_id, None)
+            waiting = self._waiting.get(row.message_id, [])
+            if future in waiting:
+                waiting.remove(future)
+            if not waiting:
+                self._waiting.pop(row.message_id, None)
+                self._faults.pop(row.message_id, None)
 
     def consumed(self, reply: ReplyRow) -> None:
         """The caller has it. Nobody waits for this commit."""
@@ -413,9 +450,10 @@ class Pump:
     def _tell(self, result: Answered) -> None:
         """After the commit: wake whoever waits in this process."""
         for reply in result.replies:
-            future = self._waiting.pop(reply.message_id, None)
-            if future is not None:
-                future.set_result(reply)
+            waiting = self._waiting.pop(reply.message_id, None)
+            if waiting:
+                for future in waiting:
+                    future.set_result(reply)
             elif self.on_reply is not None:
                 self.on_reply(reply)
                 self.consumed(reply)
@@ -429,15 +467,13 @@ class Pump:
     def _fail(self, record: SourceRecord) -> None:
         """Everybody who waits for a reply in this sequence is told, with the number."""
         for row in self.run(lambda tx: tx.outbox(record.state.key)):
-            future = self._waiting.pop(row.message_id, None)
-            if future is None or future.done():
-                continue
-            if record.state.identifier is None:
-                future.set_exception(
-                    SequenceCreationFailed(f"no sequence could be created: {record.state.reason}")
-                )
-            else:
-                future.set_exception(self._doubt(row, f"the sequence failed: {record.state.reason}"))
+            for future in self._waiting.pop(row.message_id, []):
+                if record.state.identifier is None:
+                    future.set_exception(
+                        SequenceCreationFailed(f"no sequence could be created: {record.state.reason}")
+                    )
+                else:
+                    future.set_exception(self._doubt(row, f"the sequence failed: {record.state.reason}"))
 
     def _unanswered(self, row: OutboxRow, timeout: float) -> CastileError:
         fault = self._faults.get(row.message_id)

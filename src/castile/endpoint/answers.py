@@ -15,6 +15,7 @@ from castile.clock import Now
 from castile.endpoint.inbound import Inbound
 from castile.endpoint.kinds import Kind
 from castile.endpoint.party import Party, reliability_log
+from castile.endpoint.requests import request_digest
 from castile.endpoint.turn import Turn, carry_out
 from castile.errors import SecurityFailure, SOAPFault, Violation
 from castile.messages import reliability
@@ -151,6 +152,7 @@ def _reply(turn: Turn, relates_to: str | None) -> Answered:
         received=turn.now.utc,
         fault=fault is not None,
         request_action=request.action,
+        request_digest=request_digest(request.body) if request.key is not None else None,
         key=request.key,
     )
     turn.tx.save_reply(reply)

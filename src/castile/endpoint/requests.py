@@ -7,6 +7,7 @@ repetitions, the same recovery.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from typing import Final
 
@@ -27,7 +28,7 @@ from castile.protocol.actions import Acknowledge, Number, SendClose, SendLastMes
 from castile.protocol.source import Source
 from castile.security.keys import ContextKey
 from castile.store import Transaction
-from castile.store.records import OutboxKind, OutboxRow, SourceRecord
+from castile.store.records import OutboxKind, OutboxRow, ReplyRow, SourceRecord
 from castile.versions import Reliability
 
 KINDS: Final[dict[OutboxKind, Kind]] = {
@@ -56,11 +57,21 @@ def new_sequence(party: Party, tx: Transaction, now: Now, name: str = "") -> Sou
 
 
 def submit(
-    party: Party, tx: Transaction, key: str, action: str, body: bytes, now: Now, *, two_way: bool, own: bool
+    party: Party,
+    tx: Transaction,
+    key: str,
+    action: str,
+    body: bytes,
+    now: Now,
+    *,
+    two_way: bool,
+    own: bool,
+    call: str | None = None,
 ) -> OutboxRow:
     """Number a message of the application and put it into the outbox: one step (ST-03).
 
-    `own`: the calling thread sends it itself, so that it is due only if that fails.
+    `own`: the calling thread sends it itself, so that it is due only if that fails. `call`: the
+    caller's own key of the call.
     """
     record = source_record(tx, key)
     state, actions = source.step(record.state, source.Submit(), now)
@@ -80,9 +91,35 @@ def submit(
         submitted=now.utc,
         due=now.utc + delay if opened else None,
         two_way=two_way,
+        key=call,
     )
     tx.enqueue(row)
     return row
+
+
+def call_again(
+    party: Party, tx: Transaction, call: str, action: str, body: bytes
+) -> OutboxRow | ReplyRow | None:
+    """What an earlier call with this key left: its reply, or the message under way (CL-31).
+
+    None: the key is new. Raises `UsageError` if it belongs to another action or body.
+    """
+    reply = tx.reply_by_key(party.address, call)
+    if reply is not None:
+        same = reply.request_action == action and reply.request_digest == request_digest(body)
+    else:
+        row = tx.outbox_by_key(party.address, call)
+        if row is None:
+            return None
+        same = row.action == action and row.body == body
+    if not same:
+        raise UsageError("this key= belongs to an earlier call with another action or body: give a new one")
+    return reply or row
+
+
+def request_digest(body: bytes) -> bytes:
+    """What is kept of a request once it is answered, to know its body again."""
+    return hashlib.sha256(body).digest()
 
 
 def bind(tx: Transaction, key: str, context: str | None) -> None:
