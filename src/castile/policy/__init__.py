@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Final, Literal
 
 from castile.errors import PolicyError
 from castile.policy.suites import SUITES, AlgorithmSuite
@@ -18,8 +19,9 @@ from castile.versions import (
     Trust,
 )
 
-Bootstrap = Literal["username"]
+Bootstrap = Literal["username", "certificate", "anonymous", "mutual"]
 SequenceToken = Literal["require", "infer", "accept"]
+CertificateReference = Literal["thumbprint", "issuer-serial", "key-identifier", "direct"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +33,35 @@ class ProtectionPolicy:
     """
 
     protection_token: Literal["context", "x509"]
-    """The symmetric key comes from an SCT, or from an EncryptedKey to the service's certificate."""
+    """The keys come from an SCT, or from certificates."""
     suite: AlgorithmSuite
+    binding: Literal["symmetric", "asymmetric"] = "symmetric"
+    """Symmetric with ``x509``: an EncryptedKey to the service's certificate signs and encrypts.
+    Asymmetric: each side signs with its own key and encrypts for the other's (WS-SP 1.2, 7.5)."""
     username: bool = False
     """A signed and encrypted UsernameToken is required in requests."""
+    endorsing: bool = False
+    """An X.509 token of the client signs the primary signature in requests (WS-SP 1.2, 8.3)."""
+    signature_confirmation: bool = False
+    """Responses confirm each signature of their request (WSS 1.1.1, 8.5)."""
     encrypt_body: bool = True
     encrypt_signature: bool = True
     """Only where something else is encrypted too, as WCF does."""
+    order: Literal["sign-before-encrypt", "encrypt-before-sign"] = "sign-before-encrypt"
     derived_keys: bool = True
     layout: Literal["Strict", "Lax", "LaxTsFirst", "LaxTsLast"] = "Strict"
+    reference: CertificateReference = "thumbprint"
+    """How certificates are referred to in what is sent; every form is read."""
+
+
+_BOOTSTRAPS: Final[dict[str, Callable[[AlgorithmSuite], ProtectionPolicy]]] = {
+    # What WCF does without negotiation, by clientCredentialType.
+    "username": lambda suite: ProtectionPolicy("x509", suite, username=True),
+    "certificate": lambda suite: ProtectionPolicy("x509", suite, endorsing=True, signature_confirmation=True),
+    "anonymous": lambda suite: ProtectionPolicy("x509", suite, signature_confirmation=True),
+    # What CXF and Metro do.
+    "mutual": lambda suite: ProtectionPolicy("x509", suite, binding="asymmetric", derived_keys=False),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +106,8 @@ class EndpointPolicy:
             raise PolicyError(f"unknown edition {edition!r}: one of {', '.join(FAMILIES)}")
         if suite not in SUITES:
             raise PolicyError(f"unknown algorithm suite {suite!r}: one of {', '.join(SUITES)}")
-        if bootstrap != "username":
-            raise PolicyError(f"unknown bootstrap {bootstrap!r}: 'username' is what works today")
+        if bootstrap not in _BOOTSTRAPS:
+            raise PolicyError(f"unknown bootstrap {bootstrap!r}: one of {', '.join(_BOOTSTRAPS)}")
         family, row = FAMILIES[edition], SUITES[suite]
         policy = cls(
             soap=soap,
@@ -93,7 +115,7 @@ class EndpointPolicy:
             reliability=family.reliability if reliable else None,
             conversation=family.conversation if secure else None,
             trust=family.trust if secure else None,
-            bootstrap=ProtectionPolicy("x509", row, username=True) if secure else None,
+            bootstrap=_BOOTSTRAPS[bootstrap](row) if secure else None,
             application=ProtectionPolicy("context", row) if secure else None,
         )
         return replace(policy, **settings)  # type: ignore[arg-type]
