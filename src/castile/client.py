@@ -151,8 +151,9 @@ class Client:
         or a later one on the same store, it returns the stored reply or waits for the message
         that is under way, and sends nothing a second time (CL-31).
 
-        Raises `UsageError` for a key with another action or body, `FaultReceived` for a fault, `InDoubt` (with the number) at the time-out,
-        `TransportError` if not even a security context could be had in time.
+        Raises `UsageError` for a key with another action or body, `FaultReceived` for a fault,
+        `InDoubt` (with the number) at the time-out, `TransportError` if not even a security
+        context could be had in time.
         """
         content, seconds = self._content(body), self._timeout if timeout is None else timeout
         if self._party.policy.reliability is None:
