@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import os
+import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -228,7 +229,7 @@ class Actor:
                 connection.execute("RELEASE castile_step")
         except BaseException as error:
             step.error = error
-            if isinstance(error, SQLiteErrors):
+            if isinstance(error, sqlite3.Error):
                 step.error = translated(error, database.name, foreign=step.exclusive)
             if step.error is not error:
                 step.error.__cause__ = error

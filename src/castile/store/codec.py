@@ -148,7 +148,10 @@ def _union(arguments: tuple[object, ...]) -> tuple[Convert, Convert]:
     def convert_out(value: object) -> object:
         if value is None:
             return None
-        outward, _ = _codec(classes[type(value).__name__])
+        name = type(value).__name__
+        if classes.get(name) is not type(value):
+            raise CodecError(f"a {name} is none of {', '.join(classes)}")
+        outward, _ = _codec(type(value))
         return {TAG: type(value).__name__, **typing.cast("dict[str, object]", outward(value))}
 
     def convert_in(value: object) -> object:

@@ -1,0 +1,68 @@
+"""The store's thread."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from castile import store as stores
+from castile.errors import UsageError
+from castile.store import Transaction
+
+from .samples import KEY, do, enqueue, opened, outbox
+
+FORGETFUL = """
+import sys
+from castile import store
+from tests.store.samples import KEY, submit
+opened = store.open(sys.argv[1], seal=KEY)
+for number in range(1, 200):
+    opened.run(submit(number))
+"""
+
+
+def test_a_step_that_ends_the_world_ends_only_itself() -> None:
+    store = opened(None)
+
+    def leave(_tx: Transaction) -> None:
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        store.run(leave).result(10)
+    enqueue(store, outbox())
+    store.close()
+
+
+def test_the_store_cant_be_closed_from_its_own_thread() -> None:
+    store = opened(None)
+    with pytest.raises(UsageError, match="its own thread"):
+        do(store, lambda _: store.close())
+    store.close()
+
+
+@pytest.mark.row("ST-05")
+@pytest.mark.parametrize(("durability", "level"), [("full", 2), ("normal", 1), ("off", 0)])
+def test_durability_is_a_setting(tmp_path: Path, durability: stores.Durability, level: int) -> None:
+    store = stores.open(tmp_path / "a.db", seal=KEY, durability=durability)
+
+    def settings(tx: Transaction) -> list[object]:
+        connection = tx._connection  # type: ignore[attr-defined]
+        names = ("synchronous", "journal_mode", "wal_autocheckpoint")
+        return [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names]
+
+    assert do(store, settings) == [level, "wal", 0]
+    store.close()
+
+
+def test_a_program_that_forgets_to_close_loses_nothing(tmp_path: Path) -> None:
+    place = tmp_path / "a.db"
+    command = [sys.executable, "-c", FORGETFUL, str(place)]
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=root)
+    assert done.returncode == 0, done.stderr
+    store = opened(place)
+    assert do(store, lambda tx: tx.outbox_count("k1")) == 199
+    store.close()
