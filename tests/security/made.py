@@ -82,7 +82,9 @@ def element(prefix: str, namespace: str, local: str, text: str) -> bytes:
     return f'<{prefix}:{local} xmlns:{prefix}="{namespace}">{text}</{prefix}:{local}>'.encode()
 
 
-def addressing(action: str, *, response: bool = False, to: str = "http://127.0.0.1/transfers") -> tuple[Header, ...]:
+def addressing(
+    action: str, *, response: bool = False, to: str = "http://127.0.0.1/transfers"
+) -> tuple[Header, ...]:
     """Addressing headers as WCF orders them."""
     space = WSA_1_0.namespace
     headers = [Header("a", space, "Action", action.encode(), must_understand=True)]
@@ -148,7 +150,9 @@ def kinds(family: Family, soap: SOAPVersion = SOAP_1_2) -> list[Kind]:
     def life(local: str, inner: str = identifier) -> bytes:
         return element("r", space, local, inner)
 
-    entropy = "<t:Entropy><t:BinarySecret>AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=</t:BinarySecret></t:Entropy>"
+    entropy = (
+        "<t:Entropy><t:BinarySecret>AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=</t:BinarySecret></t:Entropy>"
+    )
     end = "CloseSequence" if rm is WSRM_1_1 else "LastMessage"
     last = life(end) if rm is WSRM_1_1 else b""
     last_headers = () if rm is WSRM_1_1 else (sequence(rm, 4),)

@@ -316,10 +316,7 @@ FORMS: dict[str, Form] = {
         for how in ("same id", "new id", "no id")
         for where, park in _PARKS.items()
     },
-    **{
-        f"id again as {name}": _other_id_attribute(name)
-        for name in ("Id", "ID", "AssertionID", _XML_ID)
-    },
+    **{f"id again as {name}": _other_id_attribute(name) for name in ("Id", "ID", "AssertionID", _XML_ID)},
     "changed in place": _changed,
     "removed": _removed,
     "without id": _without_id,

@@ -154,6 +154,9 @@ class Reading:
     """The first thing wrong, where a trace lets checking go on."""
     _ids: set[str] = field(default_factory=set)
     _listed: set[str] = field(default_factory=set)
+    """Ids that a ReferenceList says are encrypted."""
+    _placed: set[str] = field(default_factory=set)
+    """Ids of EncryptedData that stand where something may be encrypted."""
     _uses: dict[tuple[bytes, bool], tuple[str, str]] = field(default_factory=dict)
     _plaintext: bytes | None = None
     _budget: int = 0
@@ -177,8 +180,7 @@ class Reading:
         for index, entry in enumerate(self.of(Signature)):
             self._verify(index, entry)
         self._finish_body()
-        unopened = self._listed - self._ids_opened()
-        if unopened:
+        if self._listed - self._placed:
             self.wrong(SecurityFailure("something is listed as encrypted where nothing may be encrypted"))
 
     def of(self, *kinds: type[Token]) -> list[Entry]:
@@ -264,6 +266,7 @@ class Reading:
             data = entry.token
             if not isinstance(data, EncryptedData):
                 continue
+            self._placed.add(data.id or "")
             try:
                 opened = self._opened(entry, data)
             except SecurityFailure as error:
@@ -271,7 +274,6 @@ class Reading:
                 continue
             self.entries[self.entries.index(entry)] = opened
             self.tokens.entries.pop(data.id or "", None)
-            self._listed.discard(data.id or "")
             name = _id_of(opened.token)
             if self.trace is not None:
                 self.trace.add(TokenSeen(opened.part, name, _described(opened.token)))
@@ -440,6 +442,7 @@ class Reading:
             return None
         if len(body) != 1 or body.text or body[0].tail or body[0].get("Type") != CONTENT_TYPE:
             raise SecurityFailure("the Body must be encrypted whole, as content", part="Body")
+        self._placed.add(body[0].get("Id") or "")
         return EncryptedData.parse(body[0])
 
     def _body_octets(self, transform: Transform, method: str, digest: bytes) -> bytes | None:
@@ -522,11 +525,6 @@ class Reading:
                 self.wrong(error)
         except Malformed as error:
             self.wrong(SecurityFailure(str(error), part="Body"))
-
-    def _ids_opened(self) -> set[str]:
-        if self._plaintext is None:
-            return set()
-        return {self.envelope.body[0].get("Id") or ""}
 
 
 def _start_of(frame: bytes) -> bytes:

@@ -124,16 +124,18 @@ class Tokens:
             self.entries[name] = entry
         if isinstance(entry.token, SecurityContextToken):
             self.contexts.append(entry)
-        edition = edition_of(entry.element)
-        if edition is not None and self.edition is not None and edition is not self.edition:
-            fault = SOAPFault(
-                "Sender",
-                "The requested context token is not supported.",
-                (self.edition.namespace, "UnsupportedContextToken"),
-            )
-            raise SecurityFailure(
-                f"{entry.part} is of another edition than {self.edition.name}", part=entry.part, fault=fault
-            )
+        self._check_edition(edition_of(entry.element), entry.part)
+
+    def _check_edition(self, edition: Conversation | None, part: str) -> None:
+        if edition is None or self.edition is None or edition is self.edition:
+            return
+        fault = SOAPFault(
+            "Sender",
+            "The requested context token is not supported.",
+            (self.edition.namespace, "UnsupportedContextToken"),
+        )
+        text = f"{part} is of another edition than {self.edition.name}"
+        raise SecurityFailure(text, part=part, fault=fault)
 
     def key(self, info: KeyInfo, place: int) -> Key:
         """The key that a KeyInfo at this place leads to."""
@@ -175,9 +177,11 @@ class Tokens:
         return known
 
     def _context(self, identifier: str, instance: str | None, value_type: str | None) -> Key:
-        edition = self.edition or _SCT_TYPES.get(value_type or "") or next(iter(WSSC.values()))
         if value_type is not None and value_type not in _SCT_TYPES:
             raise SecurityFailure("a reference leaves the message", part="ds:KeyInfo")
+        named_edition = _SCT_TYPES.get(value_type or "")
+        self._check_edition(named_edition, "wsc:SecurityContextToken")
+        edition = self.edition or named_edition or next(iter(WSSC.values()))
         found = self.source.context(identifier, instance)
         if found is None:
             named = f"{identifier}" + (f" (instance {instance})" if instance is not None else "")

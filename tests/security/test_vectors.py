@@ -1,0 +1,252 @@
+"""Messages that real peers wrote: each verifies and decrypts with the keys that belong to it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from castile.clock import Now
+from castile.errors import PeerError, SecurityFailure
+from castile.policy import ProtectionPolicy
+from castile.policy.suites import SUITES
+from castile.security import Expectation, SealedKey, Trace, Verified, unprotect
+from castile.security.trace import (
+    Decrypted,
+    KeyDerived,
+    ReferenceChecked,
+    SignatureChecked,
+    UsernameChecked,
+)
+from castile.versions import FAMILIES, WSSC_1_3, WSSC_2005
+from tests.conftest import shared
+from tests.security.recorded import LIMITS, TIMERS, Keys, created, keys_of, opened, read
+
+WCF = [
+    "ws05-user-nonego-sc-rm",
+    "ws07-user-nonego-sc-norm",
+    "ws05-user-nonego-sc-norm-nocancel",
+    "ws05-cert-nonego-sc-norm",
+    "ws05-cert-nonego-sc-norm-nodk",
+    "ws05-cert-nonego-sc-norm-renew",
+    "ws05-cert-nonego-sc-rm-sha256",
+    "ws05-none-nego-sc-norm",
+    "ws05-user-nego-sc-rm",
+    "ws05-user-nonego-sc-rm-tmc",
+    "ws07-user-nonego-nosc-norm",
+    "ws05-cert-nonego-nosc-norm-asym",
+]
+CXF = ["rm11-sc13-echo", "rm11-sc13-tell", "sc13-only"]
+WITHOUT_HEADER = {"ws05-none-nego-sc-norm": 4, "ws05-user-nego-sc-rm": 4}
+"""TLS legs, which have no Security header."""
+
+
+@pytest.mark.row("SC-10")
+@pytest.mark.row("SC-11")
+@pytest.mark.row("SC-15")
+@pytest.mark.row("MS-14")
+@pytest.mark.row("MS-18")
+@pytest.mark.parametrize("folder", [f"wcf/{name}" for name in WCF] + [f"cxf/{name}" for name in CXF])
+def test_every_message_verifies_and_decrypts(folder: str) -> None:
+    path = shared("vectors", *folder.split("/"))
+    messages = read(path)
+    legs = WITHOUT_HEADER.get(path.name, 0)
+    assert all(message.envelope.security is None for message in messages[:legs])
+    for message in messages[legs:]:
+        assert message.error is None, (message.name, message.trace.problems)
+        assert message.trace.problems == []
+        assert message.verified is not None
+        assert all(step.ok for step in message.trace.findings if isinstance(step, ReferenceChecked))
+    assert len(messages) > legs
+
+
+@pytest.mark.row("MS-50")
+@pytest.mark.row("MS-51")
+@pytest.mark.parametrize("folder", [f"wcf/{name}" for name in WCF[:7]] + [f"cxf/{name}" for name in CXF])
+def test_one_signature_covers_what_castile_demands(folder: str) -> None:
+    for message in read(shared("vectors", *folder.split("/"))):
+        assert message.verified is not None
+        covered = message.verified.covered_by(message.verified.primary)
+        assert {"Body", "wsu:Timestamp", "wsa:Action"} <= covered
+        names = {header.name for header in message.verified.headers}
+        assert names <= covered
+        assert len(message.verified.headers) == len(message.envelope.headers) - 1
+
+
+def policy_of(verified: Verified, suite: str, name: str) -> ProtectionPolicy:
+    kind = verified.primary.kind
+    token = {"context": "context", "encrypted-key": "x509"}[kind]
+    return ProtectionPolicy(
+        token,  # type: ignore[arg-type]
+        SUITES[suite],
+        username=kind == "encrypted-key" and "user" in name,
+        derived_keys="nodk" not in name,
+    )
+
+
+@pytest.mark.row("MS-02")
+@pytest.mark.row("MS-03")
+@pytest.mark.row("MS-31")
+@pytest.mark.parametrize("folder", WCF[:7])
+def test_wcf_meets_the_policy_as_castile_enforces_it(folder: str) -> None:
+    path = shared("vectors", "wcf", folder)
+    keys = keys_of(path)
+    edition = WSSC_1_3 if folder.startswith("ws07") else WSSC_2005
+    suite = "Basic256Sha256" if "sha256" in folder else "Basic256"
+    for message in read(path, keys):
+        assert message.verified is not None
+        policy = policy_of(message.verified, suite, folder)
+        request = "request" in message.name
+        expectation = Expectation(policy, edition, request, "Body" in message.verified.encrypted)
+        now = Now(created(message.envelope), 0.0)
+        verified = unprotect(message.envelope, keys, expectation, now, LIMITS, TIMERS)
+        assert verified.primary == message.verified.primary
+        other = replace(expectation, edition=FAMILIES["1.3" if edition is WSSC_2005 else "2005"].conversation)
+        with pytest.raises(SecurityFailure) as refusal:
+            unprotect(message.envelope, keys, other, now, LIMITS, TIMERS)
+        assert refusal.value.fault.subcode is not None
+        assert refusal.value.fault.subcode[1] in ("UnsupportedContextToken", "InvalidSecurity")
+
+
+@pytest.mark.row("SC-01")
+def test_a_cookie_token_is_kept_as_its_issuer_wrote_it() -> None:
+    messages = read(shared("vectors", "wcf", "ws05-user-nonego-sc-norm-nocancel"))
+    answer = messages[1].verified
+    assert answer is not None
+    assert b"Cookie" in answer.body_content
+    assert messages[2].verified is not None
+
+
+@pytest.mark.row("MS-57")
+@pytest.mark.row("MS-54")
+def test_endorsing_signatures_and_confirmations_are_read() -> None:
+    messages = read(shared("vectors", "wcf", "ws05-cert-nonego-sc-norm-renew"))
+    renewals = [message.verified for message in messages if "05-request" in message.name]
+    assert renewals[0] is not None
+    first, second, third = renewals[0].signatures
+    assert (first.endorsing, second.endorsing, third.endorsing) == (False, True, True)
+    assert (first.key.kind, second.key.kind, third.key.kind) == ("encrypted-key", "certificate", "context")
+    assert second.covered == frozenset({"ds:Signature"})
+
+
+@pytest.mark.row("SC-10")
+def test_an_instance_after_a_renewal_picks_its_own_key() -> None:
+    path = shared("vectors", "wcf", "ws05-cert-nonego-sc-norm-renew")
+    used = [message.verified.primary for message in read(path) if message.verified is not None]
+    instances = {key.instance for key in used if key.kind == "context"}
+    assert len(instances) == 4
+
+
+@pytest.mark.row("MS-58")
+def test_the_user_of_wcf_is_known_by_name_and_password() -> None:
+    message = read(shared("vectors", "wcf", "ws05-user-nonego-sc-rm"))[0]
+    assert message.verified is not None
+    assert message.verified.principal == "alice"
+    assert UsernameChecked("alice", True, signed=True, encrypted=True) in message.trace.findings
+    wrong = read(shared("vectors", "wcf", "fault-badpassword"))[0]
+    assert wrong.error is not None
+    assert wrong.error.fault.subcode is not None
+    assert wrong.error.fault.subcode[1] == "FailedAuthentication"
+
+
+def wss4j(path: Path) -> tuple[Verified | None, PeerError | None]:
+    keys = keys_of(path)
+    facts = json.loads(path.with_suffix(".json").read_text())
+    if "sct_identifier" in facts:
+        keys.learn(bytes.fromhex(facts["secret_hex"]), facts["sct_identifier"])
+    envelope = opened(path.read_bytes())
+    now = Now(created(envelope), 0.0)
+    try:
+        return unprotect(envelope, keys, Expectation(None, None, True), now, LIMITS, TIMERS, Trace()), None
+    except PeerError as error:
+        return None, error
+
+
+REFUSED = {
+    "usernametoken-derivedkey": "Salt",
+    "usernametoken-digest": "password as text",
+    "rsa15-3des": "tripledes-cbc",
+    "rsa15-aes128": "RSA-OAEP",
+    "strtransform": "STR-Transform",
+}
+"""What of WSS4J isn't taken, and the word that says why."""
+
+
+@pytest.mark.row("SC-12")
+@pytest.mark.row("SC-18")
+@pytest.mark.row("MS-10")
+def test_wss4j_is_read_or_refused_by_name() -> None:
+    files = sorted(shared("vectors", "wss4j").glob("*.xml"))
+    verified = 0
+    for path in files:
+        result, error = wss4j(path)
+        reason = next((word for name, word in REFUSED.items() if name in path.name), None)
+        if reason is None:
+            assert error is None, (path.name, error)
+            verified += result is not None
+        else:
+            assert error is not None, path.name
+            assert reason in str(error)
+    assert verified >= 20
+
+
+@pytest.mark.row("OP-19")
+def test_a_trace_names_the_part_that_fails() -> None:
+    path = shared("vectors", "wcf", "ws05-user-nonego-sc-rm", "07-request.xml")
+    keys = keys_of(path.parent)
+    payload = path.read_bytes().replace(b"<r:MessageNumber>2<", b"<r:MessageNumber>9<")
+    assert payload != path.read_bytes()
+    trace = Trace()
+    envelope = opened(payload)
+    now = Now(created(envelope), 0.0)
+    with pytest.raises(SecurityFailure, match="wsrm:Sequence is wrong") as refusal:
+        unprotect(envelope, keys, Expectation(None, None, True), now, LIMITS, TIMERS, trace)
+    assert refusal.value.part == "wsrm:Sequence"
+    checked = {step.part: step.ok for step in trace.findings if isinstance(step, ReferenceChecked)}
+    assert checked.pop("wsrm:Sequence") is False
+    assert len(checked) == 7
+    assert all(checked.values())
+
+
+@pytest.mark.row("OP-19")
+def test_a_trace_says_which_key_is_missing_and_what_it_would_open() -> None:
+    path = shared("vectors", "wcf", "ws05-user-nonego-sc-rm", "05-request.xml")
+    envelope = opened(path.read_bytes())
+    trace = Trace()
+    now = Now(created(envelope), 0.0)
+    with pytest.raises(SecurityFailure, match="9c4cb966") as refusal:
+        unprotect(envelope, Keys(), Expectation(None, None, True), now, LIMITS, TIMERS, trace)
+    assert refusal.value.missing_key
+    assert all(problem.missing_key for problem in trace.problems)
+    shut = [step for step in trace.findings if isinstance(step, Decrypted)]
+    assert [(step.ok, step.missing_key) for step in shut] == [(False, True), (False, True)]
+
+
+def test_a_trace_tells_how_each_key_was_had() -> None:
+    messages = read(shared("vectors", "wcf", "ws05-user-nonego-sc-rm"))
+    steps = [step for step in messages[4].trace.findings if isinstance(step, KeyDerived)]
+    texts = " | ".join(step.text for step in steps)
+    assert "24 bytes of P_SHA1(context urn:uuid:9c4cb966" in texts
+    assert "32 bytes of P_SHA1(context urn:uuid:9c4cb966" in texts
+    signatures = [step for step in messages[4].trace.findings if isinstance(step, SignatureChecked)]
+    assert [step.ok for step in signatures] == [True]
+    assert "wsrm:Sequence" in signatures[0].covered
+
+
+@pytest.mark.row("OP-19")
+def test_an_unknown_user_is_a_missing_key_and_the_rest_is_still_read() -> None:
+    path = shared("vectors", "wcf", "ws05-user-nonego-sc-rm", "01-request.xml")
+    keys = replace_users(keys_of(path.parent))
+    trace = Trace()
+    envelope = opened(path.read_bytes())
+    now = Now(created(envelope), 0.0)
+    verified = unprotect(envelope, keys, Expectation(None, None, True), now, LIMITS, TIMERS, trace)
+    assert verified.principal is None
+    assert isinstance(verified.reply_key, SealedKey)
+    assert [problem.missing_key for problem in trace.problems] == [True]
+
+
+def replace_users(keys: Keys) -> Keys:
+    return replace(keys, users={})
