@@ -34,6 +34,7 @@ from castile.endpoint.party import Party, reliability_log
 from castile.endpoint.replies import acknowledgement_reply
 from castile.errors import PeerError, PolicyError, StoreError, UsageError
 from castile.policy import EndpointPolicy
+from castile.security.keys import ContextKey
 from castile.store import Store
 from castile.transport.asgi import Application, Arrival, HTTPAnswer, busy
 from castile.transport.wire import KeyLog, WireLog
@@ -211,8 +212,11 @@ class Service:
         if reply.message is None:
             return HTTPAnswer(reply.status)
         message = reply.message
-        if message.key is None and inbound is not None and party.policy.application is not None:
-            message = replace(message, key=inbound.verified.reply_key)
+        if message.key is None and inbound is not None:
+            # A fault of the bootstrap goes out unsecured, as WCF's do: its key is for one answer.
+            key = inbound.verified.reply_key
+            if message.kind.bootstrap or isinstance(key, ContextKey):
+                message = replace(message, key=key)
         protected = prepare(party, message, party.now())
         content_type = f"{party.policy.soap.content_type}; charset=utf-8"
         return HTTPAnswer(reply.status, protected.payload, content_type)
