@@ -25,7 +25,7 @@ from castile.clock import Clock, system
 from castile.config import Settings
 from castile.credentials import Username, load_certificate, resolve
 from castile.endpoint import recover
-from castile.endpoint.party import Party
+from castile.endpoint.party import Party, reliability_log
 from castile.errors import (
     FaultReceived,
     InDoubt,
@@ -224,7 +224,7 @@ class Client:
         if key is not None:
             sequence = ClientSequence(self._pump)
             if not sequence.wait_until_acknowledged(timers.close_timeout):
-                return
+                return self._leave(key)
             self._pump.finish(key, timers.close_timeout)
         state = self._pump.conversation()
         pending = self._store.run(
@@ -232,6 +232,14 @@ class Client:
         ).result()
         if state is not None and any(each.identifier == state.identifier for each in pending):
             self._pump.cancel(state)
+
+    def _leave(self, key: str) -> None:
+        """Time is up with something unanswered: never silently (RM-134)."""
+        rows = self._store.run(lambda tx: tx.outbox(key)).result()
+        numbers = tuple(row.number for row in rows if row.number is not None)
+        if self._store.location is None:
+            raise InDoubt("closed without a store while messages were unanswered", numbers=numbers)
+        reliability_log.warning("messages %s stay in the store for the next process", numbers)
 
     def __enter__(self) -> Self:
         return self

@@ -11,8 +11,9 @@ clock and are stored as UTC, so a jump of the wall clock changes no repetition (
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -65,6 +66,7 @@ class Pump:
     _establishing: threading.Lock = field(default_factory=threading.Lock)
     _creating: threading.Lock = field(default_factory=threading.Lock)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _leasing: threading.Lock = field(default_factory=threading.Lock)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _wake: threading.Event = field(default_factory=threading.Event)
     _leased: set[str] = field(default_factory=set)
@@ -152,7 +154,7 @@ class Pump:
         """
         if self.party.policy.application is None:
             return None
-        with self._establishing:
+        with self._held(self._establishing, deadline):
             now = self.now()
             if self._context is not None:
                 known = self._conversation(self._context)
@@ -301,7 +303,9 @@ class Pump:
             return self._joined(row, future, deadline, timeout)
         try:
             if self._open(key, deadline):
-                self._attempt(row)
+                self._attempt(row, deadline)
+        except TransportError as error:
+            reliability_log.info("message %s waits for its sequence: %s", row.number, error)
         finally:
             self._leased.discard(row.message_id)
         return self._joined(row, future, deadline, timeout)
@@ -327,7 +331,7 @@ class Pump:
                 record = self.run(lambda tx: tx.source(row.sequence_key) if row.sequence_key else None)
                 if record is not None and record.state.phase is source.Phase.FAILED:
                     self._fail(record)
-            return future.result(max(0.0, deadline - self.now().tick))
+            return future.result(self._left(deadline))
         except TimeoutError:
             raise self._unanswered(row, timeout) from None
         finally:
@@ -376,16 +380,15 @@ class Pump:
 
     def _open(self, key: str, deadline: float) -> bool:
         """The sequence exists at the peer. One caller creates it, the others wait for that."""
-        if not self._clear.wait(max(0.0, deadline - self.now().tick)):
+        if not self._clear.wait(self._left(deadline)):
             return False
-        with self._creating:
+        with self._held(self._creating, deadline):
             record, rows = self.run(lambda tx: (requests.source_record(tx, key), tx.outbox(key)))
             if record.state.phase is source.Phase.CREATING:
                 create = next((row for row in rows if row.kind == "create"), None)
-                if create is not None and create.message_id not in self._leased:
-                    self._leased.add(create.message_id)
+                if create is not None and self._lease(create.message_id):
                     try:
-                        self._attempt(create)
+                        self._attempt(create, deadline)
                     finally:
                         self._leased.discard(create.message_id)
                 record = self.run(lambda tx: requests.source_record(tx, key))
@@ -393,20 +396,24 @@ class Pump:
             raise SequenceCreationFailed(f"no sequence could be created: {record.state.reason}")
         return record.state.phase is not source.Phase.CREATING
 
-    def _attempt(self, row: OutboxRow) -> None:
-        """One exchange for one row: protect afresh, post, read, commit (CO-15)."""
+    def _attempt(self, row: OutboxRow, deadline: float | None = None) -> None:
+        """One exchange for one row: protect afresh, post, read, commit (CO-15).
+
+        A caller who waits until `deadline` isn't held by an exchange that stays open longer.
+        """
         error: str | None = None
         after: float | None = None
         try:
             if row.kind == "create":
-                context = self.context(self.now().tick)
+                context = self.context(self.now().tick if deadline is None else deadline)
                 self.run(lambda tx: requests.bind(tx, row.sequence_key or "", context))
             outgoing = self.run(lambda tx: requests.outgoing(self.party, tx, row.message_id))
             if outgoing is None:  # gone, or its sequence isn't created yet: that will wake it
                 self.run(lambda tx: tx.update_outbox(row.message_id, due=None))
                 return
             protected = prepare(self.party, outgoing, self.party.now())
-            payload = self._post(outgoing.action, protected.payload)
+            seconds = None if deadline is None else self._left(deadline)
+            payload = self._post(outgoing.action, protected.payload, seconds)
             if payload is not None:
                 self._receive(row, payload)
                 return
@@ -500,7 +507,8 @@ class Pump:
         if record is not None:
             record.request(payload)
         request = HTTPRequest(self.party.address, payload, (("Content-Type", content_type), *extra))
-        response = self.http.post(request, timeout or self.party.settings.timers.call_timeout)
+        limit = self.party.settings.timers.call_timeout
+        response = self.http.post(request, limit if timeout is None else max(0.1, min(timeout, limit)))
         if record is not None:
             record.response(response.body)
         match classify(response):
@@ -540,14 +548,22 @@ class Pump:
         party = self.party
         rows = self.run(lambda tx: tx.due(now.utc, 64, side=party.side, endpoint=party.address))
         for row in rows:
-            if row.message_id in self._leased or self._stopping or self._pool is None:
+            if self._stopping or self._pool is None or not self._lease(row.message_id):
                 continue
             if self._overdue(row, now):
+                self._leased.discard(row.message_id)
                 continue
-            self._leased.add(row.message_id)
             self._pool.submit(self._leased_attempt, row)
         due = self.run(lambda tx: tx.next_due(side=party.side, endpoint=party.address))
         return 1.0 if due is None else min(max(due - self.now().utc, 0.02), 1.0)
+
+    def _lease(self, message_id: str) -> bool:
+        """Whether the message is ours to send now: nobody else has an exchange open for it."""
+        with self._leasing:
+            if message_id in self._leased:
+                return False
+            self._leased.add(message_id)
+            return True
 
     def _leased_attempt(self, row: OutboxRow) -> None:
         try:
@@ -575,6 +591,19 @@ class Pump:
             self._changed.notify_all()
         return True
 
+    @contextmanager
+    def _held(self, lock: threading.Lock, deadline: float) -> Iterator[None]:
+        """Hold a lock, or be out of time: another caller may be waiting for the network in it."""
+        if not lock.acquire(timeout=self._left(deadline)):
+            raise TransportError("no answer from the peer in time, to another caller's first message")
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _left(self, deadline: float) -> float:
+        return max(0.0, deadline - self.now().tick)
+
     def _jitter(self) -> float:
         return self.party.random(1)[0] / 255
 
@@ -583,13 +612,16 @@ class Pump:
     def finish(self, key: str, timeout: float, *, incomplete: bool = False) -> SourceRecord:
         """Close and terminate a sequence; its record as it is when done or out of time."""
         deadline = self.now().tick + timeout
+
+        def step(tx: Transaction) -> tuple[SourceRecord, OutboxRow | None]:
+            record, row = requests.close(self.party, tx, key, self.now(), incomplete=incomplete)
+            if row is not None:  # ours before the commit, so that the pump's thread leaves it alone
+                self._lease(row.message_id)
+            return record, row
+
         while True:
-            now = self.now()
-            record, row = self.run(
-                lambda tx: requests.close(self.party, tx, key, now, incomplete=incomplete)  # noqa: B023
-            )
+            record, row = self.run(step)
             if row is not None:
-                self._leased.add(row.message_id)
                 self._leased_attempt(row)
                 continue
             if record.state.ended or not self.wait(
