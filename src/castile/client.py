@@ -40,6 +40,7 @@ from castile.protocol import source
 from castile.protocol.conversation import Conversation
 from castile.pump import Pump
 from castile.store.records import ReplyRow, SourceRecord
+from castile.transport.carrier import Carrier
 from castile.transport.http import HTTP, HTTPClient
 from castile.transport.wire import KeyLog, WireLog
 from castile.xml import Element
@@ -125,7 +126,9 @@ class Client:
         self._party = party
         self._on_reply = on_reply
         self._pump = Pump(
-            party, self._http, WireLog.from_environment(), self._hand_over if on_reply is not None else None
+            party,
+            Carrier(party, self._http, WireLog.from_environment()),
+            self._hand_over if on_reply is not None else None,
         )
         self._closed = False
         self._pump.recover()
@@ -140,7 +143,7 @@ class Client:
     @property
     def context(self) -> Conversation | None:
         """The security context of this client; None before the first message."""
-        return self._pump.conversation()
+        return self._pump.conversations.current()
 
     def call_raw(
         self, action: str, body: Body, *, key: str | None = None, timeout: float | None = None
@@ -224,14 +227,17 @@ class Client:
         if key is not None:
             sequence = ClientSequence(self._pump)
             if not sequence.wait_until_acknowledged(timers.close_timeout):
-                return self._leave(key)
+                self._leave(key)
+                return
             self._pump.finish(key, timers.close_timeout)
-        state = self._pump.conversation()
-        pending = self._store.run(
-            lambda tx: recover.idle_contexts(self._party, tx, None)
-        ).result()
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """Cancel the context, if no sequence needs it any more."""
+        state = self._pump.conversations.current()
+        pending = self._party.run(lambda tx: recover.idle_contexts(self._party, tx, None))
         if state is not None and any(each.identifier == state.identifier for each in pending):
-            self._pump.cancel(state)
+            self._pump.conversations.cancel(state)
 
     def _leave(self, key: str) -> None:
         """Time is up with something unanswered: never silently (RM-134)."""

@@ -11,14 +11,14 @@ clock and are stored as UTC, so a jump of the wall clock changes no repetition (
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from castile.clock import Now
-from castile.endpoint import answers, bootstrap, recover, requests
+from castile.conversations import Conversations, held
+from castile.endpoint import answers, recover, requests
 from castile.endpoint.answers import Answered
 from castile.endpoint.binding import prove_possession
 from castile.endpoint.contexts import context_keys
@@ -38,14 +38,10 @@ from castile.errors import (
     TransportError,
 )
 from castile.protocol import source
-from castile.protocol.conversation import Conversation
-from castile.protocol.source import backoff
 from castile.security.keys import ContextKey
 from castile.store import Transaction
-from castile.store.records import ContextRecord, OutboxRow, ReplyRow, SourceRecord
-from castile.transport.http import HTTP, HTTPRequest, classify, refusal
-from castile.transport.wire import WireLog
-from castile.versions import SOAP_1_1
+from castile.store.records import OutboxRow, ReplyRow, SourceRecord
+from castile.transport.carrier import Carrier
 
 T = TypeVar("T")
 WORKERS = 16
@@ -57,13 +53,11 @@ class Pump:
     """Everything of a client that moves."""
 
     party: Party
-    http: HTTP
-    wire: WireLog | None = None
+    carrier: Carrier
     on_reply: Callable[[ReplyRow], None] | None = None
     key: str | None = None
     """The default sequence of this process."""
-    _context: str | None = None
-    _establishing: threading.Lock = field(default_factory=threading.Lock)
+    conversations: Conversations = field(init=False)
     _creating: threading.Lock = field(default_factory=threading.Lock)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _leasing: threading.Lock = field(default_factory=threading.Lock)
@@ -81,6 +75,9 @@ class Pump:
     _stopping: bool = False
     _origin: Now | None = None
 
+    def __post_init__(self) -> None:
+        self.conversations = Conversations(self.party, self.carrier, self.now)
+
     def now(self) -> Now:
         """This moment on a UTC that doesn't jump: ticks since the pump began."""
         moment = self.party.now()
@@ -90,7 +87,7 @@ class Pump:
 
     def run(self, step: Callable[[Transaction], T]) -> T:
         """One step of the store, committed."""
-        return self.party.store.run(step).result()
+        return self.party.run(step)
 
     # what an earlier process left
 
@@ -103,7 +100,8 @@ class Pump:
         now = self.now()
         self._earlier = self.run(lambda tx: recover.earlier_sequences(self.party, tx, now))
         if self._earlier:
-            reliability_log.warning("%s sequences of an earlier process are being finished", len(self._earlier))
+            count = len(self._earlier)
+            reliability_log.warning("%s sequences of an earlier process are being finished", count)
             self._start()
         else:
             self._clear.set()
@@ -128,8 +126,9 @@ class Pump:
 
     def _cancel_earlier(self) -> None:
         """Contexts of earlier processes are given back once no sequence needs them."""
-        for state in self.run(lambda tx: recover.idle_contexts(self.party, tx, self._context)):
-            self.cancel(state)
+        current = self.conversations.identifier
+        for state in self.run(lambda tx: recover.idle_contexts(self.party, tx, current)):
+            self.conversations.cancel(state)
 
     def _release(self) -> None:
         """New sequences waited for the earlier ones, so that order holds across a restart."""
@@ -143,99 +142,6 @@ class Pump:
 
         self.run(step)
         self._wake.set()
-
-    # the security context
-
-    def context(self, deadline: float) -> str | None:
-        """Identifier of a usable context; the bootstrap runs if there is none (F05).
-
-        One bootstrap at a time. Raises `TransportError` once `deadline` (ticks) has passed,
-        `FaultReceived` or `SecurityFailure` at once.
-        """
-        if self.party.policy.application is None:
-            return None
-        with self._held(self._establishing, deadline):
-            now = self.now()
-            if self._context is not None:
-                known = self._conversation(self._context)
-                if known is not None and known.usable(now, self.party.settings.timers):
-                    return self._context
-            state = self._established(deadline)
-            record = ContextRecord(
-                state, self.party.side, self.party.address, state.principal, expires=state.expires
-            )
-            self.run(lambda tx: tx.save_context(record))
-            for key in context_keys(record):
-                self.party.keyring.remember(key)
-                if self.party.keylog is not None:
-                    self.party.keylog(key.identifier, key.instance, key.secret)
-            self._context = state.identifier
-            return self._context
-
-    def _established(self, deadline: float) -> Conversation:
-        attempts = 0
-        while True:
-            try:
-                return self._converse(bootstrap.establish(self.party, self.now()))
-            except TransportError as error:
-                attempts += 1
-                wait = max(backoff(attempts, self.party.settings.timers, self._jitter()), error.retry_after or 0)
-                if self._stopping or self.now().tick + wait > deadline:
-                    raise
-                threading.Event().wait(wait)
-
-    def _conversation(self, identifier: str) -> Conversation | None:
-        record = self.run(lambda tx: tx.context(identifier, side=self.party.side, endpoint=self.party.address))
-        return record.state if record and isinstance(record.state, Conversation) else None
-
-    def conversation(self) -> Conversation | None:
-        """The context of this process, as it is now."""
-        return self._conversation(self._context) if self._context else None
-
-    def _converse(self, dialogue: bootstrap.Dialogue) -> Conversation:
-        """Drive a dialogue with the trust service over HTTP."""
-        outgoing = next(dialogue)
-        while True:
-            now = self.now()
-            protected = prepare(self.party, outgoing, self.party.now())
-            if protected.key is not None:
-                self.party.keyring.sealed_keys[protected.key.sha1] = protected.key
-            try:
-                payload = self._post(outgoing.action, protected.payload)
-                if payload is None:
-                    raise TransportError("the trust service gave no answer")
-                inbound = read(self.party, payload, self.party.now(), request=False)
-                evidence, expires = inbound.verified.evidence, inbound.verified.expires
-                if evidence:
-                    self.run(lambda tx: tx.reject_replay(evidence, expires, now))
-            finally:
-                if protected.key is not None:
-                    del self.party.keyring.sealed_keys[protected.key.sha1]
-            try:
-                outgoing = dialogue.send(inbound)
-            except StopIteration as stop:
-                state: Conversation = stop.value
-                return state
-
-    def cancel(self, state: Conversation) -> None:
-        """Give a context back. Best effort: it ends by itself where the service can't be reached."""
-        record = self.run(
-            lambda tx: tx.context(state.identifier, side=self.party.side, endpoint=self.party.address)
-        )
-        keys = context_keys(record)
-        if record is None or not keys:
-            return
-        ended = state
-        try:
-            ended = self._converse(bootstrap.cancel(self.party, state, keys[-1], self.now()))
-        except CastileError as error:
-            reliability_log.info("the security context could not be cancelled: %s", error)
-        utc = self.now().utc
-        done = replace(record, state=ended, ended=utc)
-        self.run(lambda tx: tx.save_context(done))
-        self.party.keyring.forget(state.identifier)
-        if self._context == state.identifier:
-            self._context = None
 
     # messages
 
@@ -280,7 +186,7 @@ class Pump:
             again = self.run(lambda tx: self._again(tx, call, action, body, future))
             if again is not None:
                 return self._joined(again, future, deadline, timeout)
-        self.context(deadline)
+        self.conversations.identify(deadline)
         key = self.sequence()
         now = self.now()
 
@@ -350,14 +256,14 @@ class Pump:
     def direct(self, action: str, body: bytes, timeout: float, *, two_way: bool) -> bytes:
         """A message outside any sequence: plain, or under the security context alone."""
         deadline = self.now().tick + timeout
-        context = self.context(deadline)
+        context = self.conversations.identify(deadline)
         key = self._key(context)
         message_id = self.party.new_id()
         outgoing = Outgoing(
             Kind.APPLICATION, action, body, message_id=message_id, reply_expected=two_way, key=key
         )
         protected = prepare(self.party, outgoing, self.party.now())
-        payload = self._post(action, protected.payload, timeout)
+        payload = self.carrier.post(action, protected.payload, timeout)
         if payload is None:
             if two_way:
                 raise TransportError("the peer took the message and gave no answer")
@@ -371,10 +277,7 @@ class Pump:
         return inbound.content
 
     def _key(self, context: str | None) -> ContextKey | None:
-        if context is None:
-            return None
-        record = self.run(lambda tx: tx.context(context, side=self.party.side, endpoint=self.party.address))
-        return context_keys(record)[-1]
+        return context_keys(self.conversations.record(context))[-1] if context is not None else None
 
     # attempts
 
@@ -382,7 +285,7 @@ class Pump:
         """The sequence exists at the peer. One caller creates it, the others wait for that."""
         if not self._clear.wait(self._left(deadline)):
             return False
-        with self._held(self._creating, deadline):
+        with held(self._creating, self._left(deadline)):
             record, rows = self.run(lambda tx: (requests.source_record(tx, key), tx.outbox(key)))
             if record.state.phase is source.Phase.CREATING:
                 create = next((row for row in rows if row.kind == "create"), None)
@@ -405,7 +308,7 @@ class Pump:
         after: float | None = None
         try:
             if row.kind == "create":
-                context = self.context(self.now().tick if deadline is None else deadline)
+                context = self.conversations.identify(self.now().tick if deadline is None else deadline)
                 self.run(lambda tx: requests.bind(tx, row.sequence_key or "", context))
             outgoing = self.run(lambda tx: requests.outgoing(self.party, tx, row.message_id))
             if outgoing is None:  # gone, or its sequence isn't created yet: that will wake it
@@ -413,7 +316,7 @@ class Pump:
                 return
             protected = prepare(self.party, outgoing, self.party.now())
             seconds = None if deadline is None else self._left(deadline)
-            payload = self._post(outgoing.action, protected.payload, seconds)
+            payload = self.carrier.post(outgoing.action, protected.payload, seconds)
             if payload is not None:
                 self._receive(row, payload)
                 return
@@ -495,30 +398,6 @@ class Pump:
         number = row.number or 0
         return InDoubt(f"message {number}: {text}", numbers=(number,), exchange=_exchange(row))
 
-    def _post(self, action: str, payload: bytes, timeout: float | None = None) -> bytes | None:
-        """One HTTP exchange: the answering envelope, or None for an empty acceptance."""
-        soap = self.party.policy.soap
-        extra: tuple[tuple[str, str], ...]
-        if soap is SOAP_1_1:
-            content_type, extra = "text/xml; charset=utf-8", (("SOAPAction", f'"{action}"'),)
-        else:
-            content_type, extra = f'{soap.content_type}; charset=utf-8; action="{action}"', ()
-        record = self.wire.exchange() if self.wire else None
-        if record is not None:
-            record.request(payload)
-        request = HTTPRequest(self.party.address, payload, (("Content-Type", content_type), *extra))
-        limit = self.party.settings.timers.call_timeout
-        response = self.http.post(request, limit if timeout is None else max(0.1, min(timeout, limit)))
-        if record is not None:
-            record.response(response.body)
-        match classify(response):
-            case "envelope":
-                return response.body
-            case "empty":
-                return None
-            case _:
-                raise refusal(response)
-
     # the thread
 
     def _start(self) -> None:
@@ -591,21 +470,8 @@ class Pump:
             self._changed.notify_all()
         return True
 
-    @contextmanager
-    def _held(self, lock: threading.Lock, deadline: float) -> Iterator[None]:
-        """Hold a lock, or be out of time: another caller may be waiting for the network in it."""
-        if not lock.acquire(timeout=self._left(deadline)):
-            raise TransportError("no answer from the peer in time, to another caller's first message")
-        try:
-            yield
-        finally:
-            lock.release()
-
     def _left(self, deadline: float) -> float:
         return max(0.0, deadline - self.now().tick)
-
-    def _jitter(self) -> float:
-        return self.party.random(1)[0] / 255
 
     # the end
 
@@ -647,7 +513,7 @@ class Pump:
 
     def stop(self) -> None:
         """Open exchanges end with their answers; everything else stays in the store."""
-        self._stopping = True
+        self._stopping = self.conversations.stopping = True
         self._wake.set()
         if self._thread is not None:
             self._thread.join()

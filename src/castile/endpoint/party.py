@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
@@ -15,10 +15,11 @@ from castile.config import Settings
 from castile.endpoint.keyring import Keyring, Users
 from castile.policy import EndpointPolicy
 from castile.security.keys import ContextKey
-from castile.store import Store
+from castile.store import Store, Transaction
 from castile.endpoint.contexts import context_keys
 
 Side = Literal["client", "service"]
+T = TypeVar("T")
 
 reliability_log = logging.getLogger("castile.reliability")
 security_log = logging.getLogger("castile.security")
@@ -62,6 +63,10 @@ class Party:
             lambda tx: tx.context(identifier, side=self.side, endpoint=self.address)
         ).result()
         return context_keys(record)
+
+    def run(self, step: Callable[[Transaction], T]) -> T:
+        """One step of the store, committed."""
+        return self.store.run(step).result()
 
     def now(self) -> Now:
         """This moment."""
