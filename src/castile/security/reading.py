@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from cryptography import x509
@@ -26,14 +26,12 @@ from castile.messages.security import (
     BinarySecurityToken,
     EncryptedData,
     EncryptedKey,
-    Reference,
     ReferenceList,
-    Signature,
     SignatureConfirmation,
     Timestamp,
-    Transform,
     UsernameToken,
 )
+from castile.messages.signature import Reference, Signature, Transform
 from castile.messages.soap import Envelope
 from castile.policy.suites import AlgorithmSuite
 from castile.security.coverage import header_name
@@ -105,6 +103,7 @@ _ELEMENT_IDS: Final = etree.XPath(
 )
 _ASIDES: Final = etree.XPath("boolean(//comment() | //processing-instruction())")
 _START_TAG: Final = re.compile(rb'<([^\s>]+)(?:[^">]|"[^"]*")*>')
+_DECLARED: Final = re.compile(rb'\sxmlns(?::([^=\s]+))?="')
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +114,14 @@ class Part:
     element: Element
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Signed:
     """A signature whose value and references all held."""
 
     index: int
     signature: Signature
     key: Key
-    covered: dict[str, Part] = field(default_factory=dict)
+    covered: dict[str, Part]
     """By id."""
 
     @property
@@ -131,35 +130,62 @@ class Signed:
         return any(part.name == "ds:Signature" for part in self.covered.values())
 
 
-@dataclass(slots=True)
 class Reading:
     """The state of one message under examination."""
 
-    envelope: Envelope
-    security: Element
-    tokens: Tokens
-    suite: AlgorithmSuite | None
-    """None: all that castile can read."""
-    limits: Limits
-    trace: Trace | None
-    entries: list[Entry] = field(default_factory=list)
-    parts: dict[str, Part] = field(default_factory=dict)
-    signed: list[Signed] = field(default_factory=list)
-    encrypted: list[tuple[str, Key]] = field(default_factory=list)
-    """Names of the parts that were encrypted, and under which keys."""
-    body: Element | None = None
-    """The Body once its octets are known to be what was signed."""
-    body_content: bytes = b""
-    failure: PeerError | None = None
-    """The first thing wrong, where a trace lets checking go on."""
-    _ids: set[str] = field(default_factory=set)
-    _listed: set[str] = field(default_factory=set)
-    """Ids that a ReferenceList says are encrypted."""
-    _placed: set[str] = field(default_factory=set)
-    """Ids of EncryptedData that stand where something may be encrypted."""
-    _uses: dict[tuple[bytes, bool], tuple[str, str]] = field(default_factory=dict)
-    _plaintext: bytes | None = None
-    _budget: int = 0
+    __slots__ = (
+        "_budget",
+        "_ids",
+        "_listed",
+        "_placed",
+        "_plaintext",
+        "_uses",
+        "body",
+        "body_content",
+        "encrypted",
+        "entries",
+        "envelope",
+        "failure",
+        "limits",
+        "parts",
+        "security",
+        "signed",
+        "suite",
+        "tokens",
+        "trace",
+    )
+
+    def __init__(
+        self,
+        envelope: Envelope,
+        security: Element,
+        tokens: Tokens,
+        suite: AlgorithmSuite | None,
+        limits: Limits,
+        trace: Trace | None,
+    ) -> None:
+        """`suite` None: all that castile can read."""
+        self.envelope, self.security, self.tokens = envelope, security, tokens
+        self.suite, self.limits, self.trace = suite, limits, trace
+        self.entries: list[Entry] = []
+        self.parts: dict[str, Part] = {}
+        """What a reference may point to, by id."""
+        self.signed: list[Signed] = []
+        self.encrypted: list[tuple[str, Key]] = []
+        """Names of the parts that were encrypted, and under which keys."""
+        self.body: Element | None = None
+        """The Body once its octets are known to be what was signed."""
+        self.body_content = b""
+        self.failure: PeerError | None = None
+        """The first thing wrong, where a trace lets checking go on."""
+        self._ids: set[str] = set()
+        self._listed: set[str] = set()
+        """Ids that a ReferenceList says are encrypted."""
+        self._placed: set[str] = set()
+        """Ids of EncryptedData that stand where something may be encrypted."""
+        self._uses: dict[tuple[bytes, bool], tuple[str, str]] = {}
+        self._plaintext: bytes | None = None
+        self._budget = limits.digested_factor * max(envelope.size, 4096)
 
     def wrong(self, error: PeerError) -> None:
         """Raises; with a trace, notes the failure and lets the caller go on."""
@@ -172,7 +198,6 @@ class Reading:
 
     def run(self) -> None:
         """All steps; afterwards `signed` and `body` hold what can be relied on."""
-        self._budget = self.limits.digested_factor * max(self.envelope.size, 4096)
         self._scan()
         self._read_header()
         self._open_header()
@@ -479,8 +504,11 @@ class Reading:
         return self._take_body(element, start, octets)
 
     def _take_body(self, element: Element, start: bytes, octets: bytes) -> bytes:
-        self.body = element
-        self.body_content = octets[len(start) : octets.rindex(b"</")]
+        content = octets[len(start) : octets.rindex(b"</")]
+        if any(_opening(prefix) in content for prefix in _DECLARED.findall(start)):
+            # A child that uses what the Body declares, as a Fault does, must stand alone too.
+            content = b"".join(canonical(child) for child in element)
+        self.body, self.body_content = element, content
         return octets
 
     def _open_body(self) -> bytes | None:
@@ -532,6 +560,11 @@ def _start_of(frame: bytes) -> bytes:
     if found is None:
         raise Malformed("an element without start tag")
     return found[0]
+
+
+def _opening(prefix: bytes) -> bytes:
+    """What content that uses a prefix holds; for the default namespace, what any content does."""
+    return prefix + b":" if prefix else b"<"
 
 
 def _id_of(token: Token) -> str | None:
