@@ -18,7 +18,7 @@ from castile.endpoint.party import Party, reliability_log
 from castile.endpoint.requests import request_digest
 from castile.endpoint.turn import Turn, carry_out
 from castile.errors import SecurityFailure, SOAPFault, Violation
-from castile.messages import reliability
+from castile.messages import reliability, soap
 from castile.protocol import destination, source
 from castile.protocol.actions import Accept, Duplicate, Fail, Refuse
 from castile.protocol.destination import Destination
@@ -57,7 +57,8 @@ def answered(party: Party, tx: Transaction, inbound: Inbound, row: OutboxRow, no
     turn = Turn(party, tx, inbound, now)
     turn.recheck()
     relates_to = inbound.addressing.relates_to
-    if relates_to is not None and relates_to != row.message_id and not inbound.names_sequence:
+    if relates_to not in (None, row.message_id) and inbound.reliability.sequence is None:
+        # Only a number of the offered sequence tells an answer that comes on another exchange.
         raise Violation("the answer relates to another message", expected=row.message_id, got=relates_to)
     return rule(turn, row)
 
@@ -148,7 +149,8 @@ def _reply(turn: Turn, relates_to: str | None) -> Answered:
         message_id=request.message_id,
         endpoint=request.endpoint,
         action=turn.inbound.addressing.action,
-        body=turn.inbound.content,
+        # A fault is written anew: its codes are names in text, whose prefixes C14N doesn't keep.
+        body=soap.render_fault(fault, turn.party.policy.soap) if fault else turn.inbound.content,
         received=turn.now.utc,
         fault=fault is not None,
         request_action=request.action,
