@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from castile import store as stores
-from castile.errors import UsageError
+from castile.errors import StoreError, UsageError
 from castile.store import Transaction
+from castile.store.actor import Actor
 
 from .samples import KEY, do, enqueue, opened, outbox
 
@@ -33,6 +36,42 @@ def test_a_step_that_ends_the_world_ends_only_itself() -> None:
     with pytest.raises(SystemExit):
         store.run(leave).result(10)
     enqueue(store, outbox())
+    store.close()
+
+
+def test_a_step_that_hides_a_lost_transaction_is_not_believed() -> None:
+    store = opened(None)
+
+    def hide(tx: Transaction) -> str:
+        tx.enqueue(outbox(1))
+        with contextlib.suppress(sqlite3.Error):
+            tx._connection.execute("INSERT OR ROLLBACK INTO castile_meta VALUES ('key', 'twice')")  # type: ignore[attr-defined]
+        return "all is well"
+
+    with pytest.raises(StoreError, match="an error has undone its transaction"):
+        do(store, hide)
+    with pytest.raises(StoreError, match="an earlier error has undone"):
+        do(store, hide, exclusive=True)
+
+    def go_on(tx: Transaction) -> None:
+        hide(tx)
+        tx.enqueue(outbox(3))  # by itself it would be kept
+
+    with pytest.raises(StoreError, match="an error has undone this transaction"):
+        do(store, go_on)
+    enqueue(store, outbox(2))
+    assert do(store, lambda tx: tx.outbox_count("k1")) == 1
+    store.close()
+
+
+def test_the_thread_survives_what_it_cant_explain(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = opened(None)
+    with monkeypatch.context() as patched:
+        patched.setattr(Actor, "_attempt", lambda *_, **__: 1 / 0)
+        with pytest.raises(StoreError, match="division by zero"):
+            enqueue(store, outbox(1))
+    enqueue(store, outbox(2))
+    assert do(store, lambda tx: tx.outbox_count("k1")) == 1
     store.close()
 
 

@@ -164,32 +164,46 @@ class Actor:
             item = taken.pop() if taken else self._queue.get()
             if item is None:
                 break
-            batch = [item]
-            while not item.exclusive and len(batch) < BATCH:
-                try:
-                    following = self._queue.get_nowait()
-                except Empty:
-                    break
-                if following is None or following.exclusive:
-                    taken.append(following)
-                    break
-                batch.append(following)
-            running = [step for step in batch if step.future.set_running_or_notify_cancel()]
-            rest = running
-            while rest:
-                rest = self._commit(database, transaction, rest)
-            for step in running:
-                step.resolve()
+            self._turn(database, transaction, self._gather(item, taken))
+            del item  # its message, for as long as nothing else comes
             database.tidy()
         database.close()
         if self._lock is not None:
             self._lock.release()
+
+    def _gather(self, first: _Step, taken: list[_Step | None]) -> list[_Step]:
+        """The steps that share a commit; in `taken` goes what came next and doesn't."""
+        batch = [first]
+        while not first.exclusive and len(batch) < BATCH:
+            try:
+                following = self._queue.get_nowait()
+            except Empty:
+                break
+            if following is None or following.exclusive:
+                taken.append(following)
+                break
+            batch.append(following)
+        return [step for step in batch if step.future.set_running_or_notify_cancel()]
+
+    def _turn(self, database: Database, transaction: SQLiteTransaction, batch: list[_Step]) -> None:
+        """Commit a batch, and tell everybody who waits."""
+        rest = batch
+        while rest:
+            try:
+                rest = self._commit(database, transaction, rest)
+            except Exception as error:  # the thread must go on: others wait for it
+                _fail(rest, error, database.name)
+                rest = []
+        for step in batch:
+            step.resolve()
 
     def _commit(self, database: Database, transaction: SQLiteTransaction, batch: list[_Step]) -> list[_Step]:
         """One transaction with these steps; those that it didn't come to are returned."""
         connection, before = database.connection, database.connection.total_changes
         rest: list[_Step] = []
         try:
+            if connection.in_transaction:  # an error has stopped the last one half-way
+                connection.execute("ROLLBACK")
             connection.execute("BEGIN IMMEDIATE")
             for position, step in enumerate(batch):
                 self._attempt(database, transaction, step, alone=len(batch) == 1)
@@ -248,14 +262,15 @@ class _Lost(Exception):
 
 def _fail(batch: list[_Step], error: Exception, name: str) -> None:
     """The commit didn't happen: nothing of any step was kept."""
-    cause = error if isinstance(error, SQLiteErrors) else error.__cause__
+    cause = error.__cause__ if isinstance(error, _Lost) else error
     for step in batch:
         if step.error is None:
             if isinstance(cause, SQLiteErrors):
                 told = translated(cause, name)
             else:
                 kind = type(cause) if isinstance(cause, StoreError) else StoreError
-                told = kind(f"nothing of this step was kept, because another one failed: {cause}")
+                why = f"another one failed: {cause}" if cause else "an error has undone its transaction"
+                told = kind(f"the store {name}: nothing of this step was kept, because {why}")
             told.__cause__ = cause
             step.error = told
 

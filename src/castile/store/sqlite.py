@@ -142,8 +142,8 @@ class SQLiteTransaction:
         return self._many(SOURCES, _open(where, not unfinished) + " ORDER BY rowid", values)
 
     def forget_source(self, key: str) -> None:
-        self._run("DELETE FROM castile_outbox WHERE sequence_key = ?", [key])
-        self._run(SOURCES.delete, [key])
+        self._change("DELETE FROM castile_outbox WHERE sequence_key = ?", [key])
+        self._change(SOURCES.delete, [key])
 
     def destination(self, identifier: str) -> DestinationRecord | None:
         return self._one(DESTINATIONS, "WHERE identifier = ?", [identifier])
@@ -172,11 +172,11 @@ class SQLiteTransaction:
         return self._count(f"SELECT count(*) FROM castile_destinations {_open(where, False)}", values)
 
     def forget_destination(self, identifier: str) -> None:
-        self._run("DELETE FROM castile_inbox WHERE sequence = ?", [identifier])
-        self._run(
+        self._change("DELETE FROM castile_inbox WHERE sequence = ?", [identifier])
+        self._change(
             "DELETE FROM castile_outbox WHERE answers_sequence = ? AND sequence_key IS NULL", [identifier]
         )
-        self._run(DESTINATIONS.delete, [identifier])
+        self._change(DESTINATIONS.delete, [identifier])
 
     # outbox
 
@@ -206,7 +206,7 @@ class SQLiteTransaction:
         return self._update(OUTBOX, [message_id], changes)
 
     def dequeue(self, message_id: str) -> bool:
-        return self._run(OUTBOX.delete, [message_id]) > 0
+        return self._change(OUTBOX.delete, [message_id]) > 0
 
     def outbox(self, sequence_key: str) -> list[OutboxRow]:
         return self._many(OUTBOX, "WHERE sequence_key = ? ORDER BY number, rowid", [sequence_key])
@@ -218,7 +218,7 @@ class SQLiteTransaction:
         tail = "WHERE side = ? AND endpoint = ? AND due <= ? ORDER BY due, rowid LIMIT ?"
         found, broken = self._sorted(OUTBOX, tail, [side, endpoint, utc, limit])
         for row in broken:  # never again: the next look would find them first
-            self._run("UPDATE castile_outbox SET due = NULL WHERE message_id = ?", [row[0]])
+            self._change("UPDATE castile_outbox SET due = NULL WHERE message_id = ?", [row[0]])
         return found
 
     def next_due(self, *, endpoint: str, side: Side = "client") -> float | None:
@@ -253,7 +253,7 @@ class SQLiteTransaction:
 
     def purge(self, sequence_key: str, ranges: Iterable[tuple[int, int]]) -> int:
         return sum(
-            self._run(
+            self._change(
                 "DELETE FROM castile_outbox WHERE sequence_key = ? AND number BETWEEN ? AND ?",
                 [sequence_key, low, high],
             )
@@ -308,7 +308,7 @@ class SQLiteTransaction:
         return self._update(INBOX, [sequence, number], changes)
 
     def trim_inbox(self, sequence: str, below: int) -> int:
-        return self._run(
+        return self._change(
             "DELETE FROM castile_inbox WHERE sequence = ? AND number < ? AND status = 'done'",
             [sequence, below],
         )
@@ -342,11 +342,11 @@ class SQLiteTransaction:
     def reject_replay(self, evidence: bytes, expires: float, now: Now) -> None:
         limit = self._database.settings.limits.replay_rows
         if self._replays >= limit:
-            self._run("DELETE FROM castile_replays WHERE expires < ?", [now.utc])
+            self._change("DELETE FROM castile_replays WHERE expires < ?", [now.utc])
             self._replays = self._count("SELECT count(*) FROM castile_replays")
             if self._replays >= limit:
                 raise StoreFull(f"{limit} messages are remembered against replay: no room for more")
-        new = self._run(
+        new = self._change(
             "INSERT INTO castile_replays (evidence, expires) VALUES (?, ?) "
             "ON CONFLICT (evidence) DO UPDATE SET expires = excluded.expires WHERE expires < ?",
             [sha256(evidence).digest(), expires, now.utc],
@@ -358,7 +358,7 @@ class SQLiteTransaction:
     def sweep(self, now: Now, limit: int) -> int:
         timers = self._database.settings.timers
         kept = now.utc - timers.retention
-        swept = self._run(
+        swept = self._change(
             "DELETE FROM castile_replays WHERE evidence IN "
             "(SELECT evidence FROM castile_replays WHERE expires < ? ORDER BY expires LIMIT ?)",
             [now.utc, limit],
@@ -370,7 +370,7 @@ class SQLiteTransaction:
             ("castile_replies", "consumed", kept),
         ):
             alive = " AND ended IS NULL" if column == "expires" else ""
-            swept += self._run(
+            swept += self._change(
                 f"DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} "
                 f"WHERE {column} < ?{alive} ORDER BY {column} LIMIT ?)",
                 [boundary, limit - swept],
@@ -384,7 +384,7 @@ class SQLiteTransaction:
         return [Damage(*row) for row in rows]
 
     def forget_damage(self, table: str, key: str) -> None:
-        self._run("DELETE FROM castile_damage WHERE name = ? AND key = ?", [table, key])
+        self._change("DELETE FROM castile_damage WHERE name = ? AND key = ?", [table, key])
 
     def _sweep_sequences(self, half: str, kept: float, limit: int) -> int:
         """Ended sequences, their rows first, so that one step stays bounded."""
@@ -400,7 +400,7 @@ class SQLiteTransaction:
             ).fetchone()
             if found is None:
                 break
-            swept += self._run(
+            swept += self._change(
                 f"DELETE FROM {rows} WHERE rowid IN (SELECT rowid FROM {rows} WHERE {of} = ? LIMIT ?)",
                 [found[0], limit - swept],
             )
@@ -411,7 +411,14 @@ class SQLiteTransaction:
 
     # rows
 
-    def _run(self, statement: str, values: Sequence[SQLValue] = ()) -> int:
+    def _change(self, statement: str, values: Sequence[SQLValue] = ()) -> int:
+        """Run a statement that writes; how many rows it changed.
+
+        After an error that has undone the transaction, in a handler that went on all the same,
+        SQLite would keep each further statement by itself.
+        """
+        if not self._connection.in_transaction:
+            raise StoreError(f"the store {self._database.name}: an error has undone this transaction")
         return self._connection.execute(statement, values).rowcount
 
     def _count(self, statement: str, values: Sequence[SQLValue] = ()) -> int:
@@ -420,7 +427,7 @@ class SQLiteTransaction:
     def _write(self, table: Table[R], statement: str, record: R) -> None:
         row = table.write(record, self._sealer)
         try:
-            self._connection.execute(statement, row)
+            self._change(statement, row)
         except sqlite3.IntegrityError as error:
             raise StoreError(f"{table.name} can't hold this row beside another one: {error}") from error
         if table.rewritten:
@@ -478,7 +485,7 @@ class SQLiteTransaction:
             statement, values = table.update(row, changes, self._sealer)
         except BrokenRow as error:
             raise self._damaged(table, table.key_of(row), _sequence_of(table, row), error) from error
-        self._connection.execute(statement, values)
+        self._change(statement, values)
         return True
 
     def _update_or_note(
@@ -495,7 +502,7 @@ class SQLiteTransaction:
         return StoreDamaged(text, exchange=Exchange(sequence=sequence))
 
     def _note(self, table: Table[R], key: str, sequence: str | None, error: Exception) -> None:
-        new = self._run(
+        new = self._change(
             "INSERT INTO castile_damage (name, key, sequence, reason, found) VALUES (?, ?, ?, ?, ?) "
             "ON CONFLICT (name, key) DO NOTHING",
             [_clean(table.name), _clean(key), sequence and _clean(sequence), str(error), self._clock().utc],
