@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from base64 import b64decode, b64encode
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -19,7 +20,7 @@ from castile.errors import PeerError
 from castile.messages import soap
 from castile.messages.security import SecurityTokenReference, parse_instant
 from castile.security import ContextKey, Expectation, SealedKey, Trace, Verified, unprotect
-from castile.versions import THUMBPRINT_SHA1, WSSC, WSSC_2005, WSU, X509_SKI
+from castile.versions import THUMBPRINT_SHA1, WSSC_2005, WSU, X509_SKI
 
 LIMITS = Limits()
 TIMERS = Timers()
@@ -64,11 +65,19 @@ def named(certificate: x509.Certificate, reference: SecurityTokenReference) -> b
         same = certificate.issuer.rfc4514_string() == name.replace(", ", ",")
         return same and certificate.serial_number == serial
     if reference.value_type == THUMBPRINT_SHA1:
-        return reference.key_identifier == b64encode(certificate.fingerprint(SHA1())).decode()  # noqa: S303
+        return reference.key_identifier == b64encode(certificate.fingerprint(SHA1())).decode()
     if reference.value_type == X509_SKI:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
         return reference.key_identifier == b64encode(extension.value.digest).decode()
     return False
+
+
+@lru_cache(maxsize=16)
+def loaded(pem: str) -> RSAPrivateKey:
+    """A private key; loading checks it, which is slow."""
+    private = load_pem_private_key(pem.encode(), None)
+    assert isinstance(private, RSAPrivateKey)
+    return private
 
 
 def keys_of(folder: Path) -> Keys:
@@ -76,13 +85,11 @@ def keys_of(folder: Path) -> Keys:
     data = json.loads((folder.parent / "explain-keys.json").read_text())
     keys = Keys(users=dict(data.get("users", {})))
     keys.certificates = [x509.load_pem_x509_certificate(pem.encode()) for pem in data["certificates"]]
-    for pem in data["keys"]:
-        private = load_pem_private_key(pem.encode(), None)
-        assert isinstance(private, RSAPrivateKey)
+    for private in map(loaded, data["keys"]):
         numbers = private.public_key().public_numbers()
         for certificate in keys.certificates:
             public = certificate.public_key()
-            if getattr(public, "public_numbers", lambda: None)() == numbers:
+            if isinstance(public, RSAPublicKey) and public.public_numbers() == numbers:
                 keys.private.append((certificate, private))
     conversation = folder / "conversation.json"
     if conversation.exists():
@@ -140,8 +147,3 @@ def read(folder: Path, keys: Keys | None = None) -> list[Opened]:
 def text(element: xml.Element, local: str) -> list[bytes]:
     """The base64 texts of all elements of this local name."""
     return [b64decode(found.text or "") for found in element.iter(f"{{*}}{local}")]
-
-
-def suffix(row: str) -> bool:
-    """Whether a namespace is one of WS-SecureConversation."""
-    return row in WSSC

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pytest
+from lxml import etree
 
 from castile import xml
 from castile.errors import PeerError
@@ -129,7 +130,7 @@ def test_an_id_that_occurs_twice_is_refused_in_every_attribute(name: str) -> Non
     kind = kind_of(side, "CreateSequence")
     payload = side.protected(kind).payload
     document = mutants.Document(payload)
-    wrapper = mutants.etree.SubElement(document.header, "{urn:other}Wrapper")
+    wrapper = etree.SubElement(document.header, "{urn:other}Wrapper")
     wrapper.set(name, document.body.get(ID) or "")
     with pytest.raises(PeerError, match="twice"):
         receive(document.bytes(), side.expectation(kind), side.keys())

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
-from functools import lru_cache
 from typing import Final, Self
 
 import pybase64
@@ -22,9 +21,7 @@ from castile.versions import (
     BASE64_BINARY,
     DS,
     ENCRYPTED_KEY,
-    EXC_C14N,
     PASSWORD_TEXT,
-    STR_TRANSFORM,
     WSSC,
     WSSE,
     WSSE11,
@@ -45,7 +42,6 @@ _CREATED: Final = f"{{{WSU}}}Created"
 _EXPIRES: Final = f"{{{WSU}}}Expires"
 _TOKEN_TYPE: Final = f"{{{WSSE11}}}TokenType"
 _WSSE_REFERENCE: Final = f"{{{WSSE}}}Reference"
-_REFERENCE: Final = f"{{{DS}}}Reference"
 _KEY_IDENTIFIER: Final = f"{{{WSSE}}}KeyIdentifier"
 _X509_DATA: Final = f"{{{DS}}}X509Data"
 _X509_ISSUER_SERIAL: Final = f"{{{DS}}}X509IssuerSerial"
@@ -65,15 +61,6 @@ _DIGEST_METHOD: Final = f"{{{DS}}}DigestMethod"
 _MGF: Final = f"{{{XENC11}}}MGF"
 _REFERENCE_LIST: Final = f"{{{XENC}}}ReferenceList"
 _CARRIED_KEY_NAME: Final = f"{{{XENC}}}CarriedKeyName"
-_INCLUSIVE_NAMESPACES: Final = f"{{{EXC_C14N}}}InclusiveNamespaces"
-_TRANSFORMATION_PARAMETERS: Final = f"{{{WSSE}}}TransformationParameters"
-_CANONICALIZATION_METHOD: Final = f"{{{DS}}}CanonicalizationMethod"
-_DIGEST_VALUE: Final = f"{{{DS}}}DigestValue"
-_TRANSFORMS: Final = f"{{{DS}}}Transforms"
-_TRANSFORM: Final = f"{{{DS}}}Transform"
-_SIGNED_INFO: Final = f"{{{DS}}}SignedInfo"
-_SIGNATURE_VALUE: Final = f"{{{DS}}}SignatureValue"
-_SIGNATURE_METHOD: Final = f"{{{DS}}}SignatureMethod"
 
 
 def malformed(text: str) -> Malformed:
@@ -111,14 +98,16 @@ def integer_of(element: Element) -> int:
     return int(text)
 
 
-def _required(element: Element, name: str) -> str:
+def required(element: Element, name: str) -> str:
+    """An attribute that must be there; raises `Malformed`."""
     value = element.get(name)
     if value is None:
         raise malformed(f"{local_name(element)} lacks {name}")
     return value
 
 
-def _only_child(element: Element, tag: str) -> Element:
+def only_child(element: Element, tag: str) -> Element:
+    """The one child, which must be of this tag; raises `Malformed`."""
     if len(element) != 1 or element[0].tag != tag:
         raise malformed(f"{local_name(element)} must hold exactly one {tag.rpartition('}')[2]}")
     return element[0]
@@ -224,12 +213,12 @@ class SecurityTokenReference:
         child = element[0]
         if child.tag == _WSSE_REFERENCE:
             instance = next((child.get(tag) for tag in _INSTANCES if tag in child.attrib), None)
-            uri, kind = _required(child, "URI"), child.get("ValueType")
+            uri, kind = required(child, "URI"), child.get("ValueType")
             return cls(uri, kind, token_type, instance, id=name, nonce=nonce, length=length)
         if child.tag == _KEY_IDENTIFIER:
             if child.get("EncodingType", BASE64_BINARY) != BASE64_BINARY:
                 raise unsupported("a wsse:KeyIdentifier has an encoding other than base64")
-            text, kind = "".join(text_of(child).split()), _required(child, "ValueType")
+            text, kind = "".join(text_of(child).split()), required(child, "ValueType")
             return cls(None, kind, token_type, None, text, id=name, nonce=nonce, length=length)
         if child.tag == _X509_DATA:
             pair = _issuer_serial(child)
@@ -287,7 +276,7 @@ def _implied(element: Element) -> tuple[bytes | None, int | None]:
 
 
 def _issuer_serial(data: Element) -> tuple[str, int]:
-    pair = _only_child(data, _X509_ISSUER_SERIAL)
+    pair = only_child(data, _X509_ISSUER_SERIAL)
     if [child.tag for child in pair] != [_X509_ISSUER_NAME, _X509_SERIAL_NUMBER]:
         raise malformed("ds:X509IssuerSerial must hold a name, then a number")
     digits = text_of(pair[1]).strip()
@@ -384,7 +373,7 @@ class BinarySecurityToken:
         """Raises `Unsupported` for an encoding other than base64."""
         if element.get("EncodingType", BASE64_BINARY) != BASE64_BINARY:
             raise unsupported("a wsse:BinarySecurityToken has an encoding other than base64")
-        return cls(element.get(ID), _required(element, "ValueType"), base64_of(element))
+        return cls(element.get(ID), required(element, "ValueType"), base64_of(element))
 
     def render(self) -> bytes:
         """Canonical bytes."""
@@ -437,7 +426,7 @@ class ReferenceList:
         for child in element:
             if child.tag != _DATA_REFERENCE:
                 raise malformed("xenc:ReferenceList must hold DataReferences only")
-            uri = _required(child, "URI")
+            uri = required(child, "URI")
             if len(uri) < 2 or not uri.startswith("#"):
                 raise malformed("xenc:DataReference must point into this message")
             ids.append(uri[1:])
@@ -473,7 +462,7 @@ class EncryptedData:
         method, key, cipher, rest = _encrypted(element)
         if rest or len(method):
             raise unsupported("xenc:EncryptedData holds more than method, key and ciphertext")
-        return cls(element.get("Id"), kind, _required(method, "Algorithm"), key, cipher)
+        return cls(element.get("Id"), kind, required(method, "Algorithm"), key, cipher)
 
     def render(self) -> bytes:
         """Canonical bytes."""
@@ -509,7 +498,7 @@ def _encrypted(element: Element) -> tuple[Element, KeyInfo | None, bytes, list[E
     data = children.pop(0)
     if len(data) == 1 and data[0].tag == _CIPHER_REFERENCE:
         raise unsupported("xenc:CipherReference isn't followed")
-    return method, key, base64_of(_only_child(data, _CIPHER_VALUE)), children
+    return method, key, base64_of(only_child(data, _CIPHER_VALUE)), children
 
 
 @dataclass(frozen=True, slots=True)
@@ -534,9 +523,9 @@ class EncryptedKey:
         digest = mgf = None
         for child in method:
             if child.tag == _DIGEST_METHOD and digest is None:
-                digest = _required(child, "Algorithm")
+                digest = required(child, "Algorithm")
             elif child.tag == _MGF and mgf is None:
-                mgf = _required(child, "Algorithm")
+                mgf = required(child, "Algorithm")
             else:
                 raise unsupported(f"a parameter of the key transport isn't taken: {local_name(child)}")
         references: tuple[str, ...] = ()
@@ -545,7 +534,7 @@ class EncryptedKey:
                 references = ReferenceList.parse(child).ids
             elif child.tag != _CARRIED_KEY_NAME:
                 raise unsupported(f"xenc:EncryptedKey holds {local_name(child)}")
-        return cls(element.get("Id"), _required(method, "Algorithm"), key, cipher, digest, mgf, references)
+        return cls(element.get("Id"), required(method, "Algorithm"), key, cipher, digest, mgf, references)
 
     def render(self) -> bytes:
         """Canonical bytes."""
@@ -568,153 +557,3 @@ class EncryptedKey:
     def as_reference(self) -> SecurityTokenReference:
         """How the same message points to this key, as WCF writes it."""
         return SecurityTokenReference(uri=f"#{self.id}", value_type=ENCRYPTED_KEY, token_type=ENCRYPTED_KEY)
-
-
-@dataclass(frozen=True, slots=True)
-class Transform:
-    """One step from a referenced element to the octets that are digested."""
-
-    algorithm: str
-    prefixes: tuple[str, ...] = ()
-    """PrefixList of exclusive C14N; ``#default`` is the default namespace."""
-    inner: Transform | None = None
-    """CanonicalizationMethod inside an STR-Transform."""
-
-    @classmethod
-    def parse(cls, element: Element) -> Transform:
-        """Reads Transform and CanonicalizationMethod alike; parameters only where known."""
-        algorithm = _required(element, "Algorithm")
-        if len(element) == 0:
-            return _plain(algorithm)
-        if algorithm == EXC_C14N:
-            child = _only_child(element, _INCLUSIVE_NAMESPACES)
-            return cls(algorithm, tuple(child.get("PrefixList", "").split()))
-        if algorithm == STR_TRANSFORM:
-            child = _only_child(element, _TRANSFORMATION_PARAMETERS)
-            return cls(algorithm, (), Transform.parse(_only_child(child, _CANONICALIZATION_METHOD)))
-        return _plain(algorithm)
-
-
-@lru_cache(maxsize=32)
-def _plain(algorithm: str) -> Transform:
-    return Transform(algorithm)
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """``ds:Reference``: what is signed (XML Signature, 4.3.3)."""
-
-    uri: str
-    transforms: tuple[Transform, ...]
-    digest_method: str
-    digest: bytes
-
-    @property
-    def id(self) -> str:
-        """The id of the element that is pointed to."""
-        return self.uri[1:]
-
-    @classmethod
-    def parse(cls, element: Element) -> Self:
-        """Only ``#id`` references; an absent Transforms means inclusive C14N, which is refused."""
-        uri = element.get("URI")
-        if uri is None or len(uri) < 2 or not uri.startswith("#") or "(" in uri:
-            raise unsupported("a ds:Reference must point to an id of this message")
-        children = list(element)
-        tags = [child.tag for child in children]
-        if tags == [_DIGEST_METHOD, _DIGEST_VALUE]:
-            raise unsupported("a ds:Reference without Transforms means inclusive C14N, which isn't taken")
-        if tags != [_TRANSFORMS, _DIGEST_METHOD, _DIGEST_VALUE]:
-            raise malformed("ds:Reference must hold Transforms, DigestMethod and DigestValue")
-        transforms: list[Transform] = []
-        for child in children[0]:
-            if child.tag != _TRANSFORM:
-                raise malformed("ds:Transforms must hold ds:Transform only")
-            transforms.append(Transform.parse(child))
-        return cls(uri, tuple(transforms), _required(children[1], "Algorithm"), base64_of(children[2]))
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """``ds:Signature``, detached (XML Signature, 4.1)."""
-
-    id: str | None
-    element: Element = field(compare=False, repr=False)
-    signed_info: Element = field(compare=False, repr=False)
-    canonicalization: Transform
-    method: str
-    references: tuple[Reference, ...]
-    value: bytes
-    key: KeyInfo
-
-    @classmethod
-    def parse(cls, element: Element, most_references: int) -> Self:
-        """Refuses Object, Manifest, HMACOutputLength and a SignedInfo without reference."""
-        tags = [child.tag for child in element]
-        if tags != [_SIGNED_INFO, _SIGNATURE_VALUE, _KEY_INFO]:
-            raise malformed("ds:Signature must hold SignedInfo, SignatureValue and KeyInfo, nothing else")
-        signed_info, value, key = element
-        head = [child.tag for child in signed_info[:2]]
-        if head != [_CANONICALIZATION_METHOD, _SIGNATURE_METHOD]:
-            raise malformed("ds:SignedInfo must begin with its two methods")
-        if len(signed_info[1]):
-            raise unsupported("ds:SignatureMethod has parameters (HMACOutputLength), which are refused")
-        if not 0 < len(signed_info) - 2 <= most_references:
-            raise malformed(f"ds:SignedInfo must hold between 1 and {most_references} references")
-        references = signed_info[2:]
-        if any(child.tag != _REFERENCE for child in references):
-            raise malformed("ds:SignedInfo holds something other than references")
-        return cls(
-            element.get("Id"),
-            element,
-            signed_info,
-            Transform.parse(signed_info[0]),
-            _required(signed_info[1], "Algorithm"),
-            tuple([Reference.parse(child) for child in references]),
-            base64_of(value),
-            KeyInfo.parse(key),
-        )
-
-
-def signed_info_content(method: str, digest: str, references: list[tuple[str, bytes]]) -> bytes:
-    """The canonical children of ``ds:SignedInfo`` for references of (id, base64 of the digest)."""
-    head, middle = _signed_info_frame(method, digest)
-    parts = [head]
-    for name, value in references:
-        parts += (b'<ds:Reference URI="#', name.encode(), middle, value, _REFERENCE_END)
-    return b"".join(parts)
-
-
-@lru_cache(maxsize=16)
-def _signed_info_frame(method: str, digest: str) -> tuple[bytes, bytes]:
-    """What stands before the references, and between the id and the digest of each."""
-    head = (
-        f'<ds:CanonicalizationMethod Algorithm="{EXC_C14N}"></ds:CanonicalizationMethod>'
-        f'<ds:SignatureMethod Algorithm="{method}"></ds:SignatureMethod>'
-    )
-    middle = (
-        f'"><ds:Transforms><ds:Transform Algorithm="{EXC_C14N}"></ds:Transform></ds:Transforms>'
-        f'<ds:DigestMethod Algorithm="{digest}"></ds:DigestMethod><ds:DigestValue>'
-    )
-    return head.encode(), middle.encode()
-
-
-_REFERENCE_END: Final = b"</ds:DigestValue></ds:Reference>"
-_SIGNED_INFO_START: Final = f'<ds:SignedInfo xmlns:ds="{DS}">'.encode()
-
-
-def signed_info(content: bytes) -> bytes:
-    """``ds:SignedInfo`` as it is signed: standing alone."""
-    return b"%b%b</ds:SignedInfo>" % (_SIGNED_INFO_START, content)
-
-
-_SIGNATURE: Final = f'<ds:Signature xmlns:ds="{DS}"'.encode()
-
-
-def signature(content: bytes, value: bytes, key: bytes, name: str | None = None) -> bytes:
-    """``ds:Signature`` of SignedInfo's `content`, the base64 of its value, and a rendered reference."""
-    identity = f' Id="{escape_attribute(name)}"'.encode() if name is not None else b""
-    return (
-        b"%b%b><ds:SignedInfo>%b</ds:SignedInfo><ds:SignatureValue>%b</ds:SignatureValue>"
-        b"<ds:KeyInfo>%b</ds:KeyInfo></ds:Signature>"
-    ) % (_SIGNATURE, identity, content, value, key)

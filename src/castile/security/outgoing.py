@@ -30,10 +30,8 @@ from castile.messages.security import (
     KeyInfo,
     SecurityTokenReference,
     UsernameToken,
-    signature,
-    signed_info,
-    signed_info_content,
 )
+from castile.messages.signature import signature, signed_info, signed_info_content
 from castile.messages.soap import Header, Message, body_frame
 from castile.policy import ProtectionPolicy, suites
 from castile.security.encryption import CIPHERS, seal_key
@@ -80,12 +78,12 @@ class Protected:
     """For signature confirmations."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Source:
     """The key behind everything in one message."""
 
-    secret: bytes
-    token: bytes
+    secret: bytes = field(repr=False)
+    token: bytes = field(repr=False)
     """The element that carries it; empty in a response."""
     reference: SecurityTokenReference
     sealed: SealedKey | None = None

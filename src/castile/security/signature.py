@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.hashes import SHA1, SHA256, HashAlgorithm
 from cryptography.hazmat.primitives.hmac import HMAC
 
 from castile.errors import SecurityFailure
-from castile.messages.security import Signature, Transform
+from castile.messages.signature import Signature, Transform
 from castile.policy import suites
 from castile.policy.suites import AlgorithmSuite
 from castile.versions import EXC_C14N

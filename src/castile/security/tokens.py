@@ -26,11 +26,11 @@ from castile.messages.security import (
     KeyInfo,
     ReferenceList,
     SecurityTokenReference,
-    Signature,
     SignatureConfirmation,
     Timestamp,
     UsernameToken,
 )
+from castile.messages.signature import Signature
 from castile.security.encryption import open_key
 from castile.security.keys import ContextKey, KeySource, SealedKey, p_sha1, parameters
 from castile.security.trace import KeyDerived, KeyIdentity, Trace
@@ -74,7 +74,7 @@ class Key:
     derived: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A child of the Security header, as it stands once it is decrypted."""
 
@@ -104,19 +104,25 @@ def bad_context(edition: Conversation, text: str, *, missing: bool = True) -> Se
     return SecurityFailure(text, part="wsc:SecurityContextToken", missing_key=missing, fault=fault)
 
 
-@dataclass(slots=True)
 class Tokens:
     """The tokens of one header by id, and the keys resolved so far."""
 
-    source: KeySource
-    edition: Conversation | None
-    """None: both are taken."""
-    strict: bool
-    """A token must stand before its use (WS-SecurityPolicy 1.2, 6.7)."""
-    trace: Trace | None = None
-    entries: dict[str, Entry] = field(default_factory=dict)
-    contexts: list[Entry] = field(default_factory=list)
-    _resolved: dict[int, Key] = field(default_factory=dict)
+    __slots__ = ("_resolved", "contexts", "edition", "entries", "source", "strict", "trace")
+
+    def __init__(
+        self, source: KeySource, edition: Conversation | None, strict: bool, trace: Trace | None = None
+    ) -> None:
+        """`edition` None: both are taken; `strict`: a token must stand before its use.
+
+        (WS-SecurityPolicy 1.2, 6.7.)
+        """
+        self.source = source
+        self.edition = edition
+        self.strict = strict
+        self.trace = trace
+        self.entries: dict[str, Entry] = {}
+        self.contexts: list[Entry] = []
+        self._resolved: dict[int, Key] = {}
 
     def add(self, entry: Entry, name: str | None) -> None:
         """A token that can be referred to by `name`."""
