@@ -39,7 +39,9 @@ def establish(party: Party, now: Now) -> Dialogue:
             "the bootstrap seals a key for the service's certificate: give it as service_certificate="
         )
     if section.username and party.username is None:
-        raise PolicyError("the policy wants a UsernameToken: give credentials=castile.Username(name, password)")
+        raise PolicyError(
+            "the policy wants a UsernameToken: give credentials=castile.Username(name, password)"
+        )
     entropy = party.random(32)
     request = trust.RequestSecurityToken(
         request_type="Issue",
@@ -65,7 +67,7 @@ def establish(party: Party, now: Now) -> Dialogue:
         raise SecurityFailure("the answer's key isn't computed from both entropies", part="Body")
     bits = answer.key_size or section.suite.minimum_bits
     if bits % 8 or not 128 <= bits <= 512:
-        raise SecurityFailure(f"the answer has a key of {bits} bits: 128 to 512 are taken (SC-06)", part="Body")
+        raise SecurityFailure(f"a key of {bits} bits: 128 to 512 are taken (SC-06)", part="Body")
     state = Conversation(
         edition=edition.namespace,
         endpoint=party.address,

@@ -19,7 +19,6 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from castile.endpoint.handlers import Delivery
 from castile.endpoint.kinds import Kind
@@ -34,7 +33,7 @@ from castile.store.application import ApplicationConnection
 Body = bytes
 PARKED = math.inf
 """The queue of this sequence stands still until an operator decides."""
-HandlerFunction = Callable[..., "Body | None | Coroutine[Any, Any, Body | None]"]
+HandlerFunction = Callable[..., "Body | Coroutine[object, object, Body | None] | None"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +235,8 @@ class Dispatcher:
             reliability_log.exception("the handler of %s failed (%s)", delivery.action, incident)
             if not delivery.two_way:
                 raise _Failed(incident) from error
-            return self._fault(SOAPFault("Receiver", f"The service failed; its log has the reason as {incident}."))
+            text = f"The service failed; its log has the reason as {incident}."
+            return self._fault(SOAPFault("Receiver", text))
         if not delivery.two_way:
             return None
         return Answer(f"{delivery.action}Response", result or b"")
@@ -254,14 +254,14 @@ class Dispatcher:
         if result is None or isinstance(result, bytes):
             return result
         raise UsageError(
-            f"the handler of {handler.action!r} returned {type(result).__name__}: bytes of canonical XML, or None"
+            f"the handler of {handler.action!r} returned {type(result).__name__}: "
+            "bytes of canonical XML are wanted, or None"
         )
 
     def _fault(self, fault: SOAPFault) -> Answer:
         policy = self._party.policy
-        return Answer(
-            fault.action or policy.addressing.soap_fault_action, soap.render_fault(fault, policy.soap), fault=True
-        )
+        action = fault.action or policy.addressing.soap_fault_action
+        return Answer(action, soap.render_fault(fault, policy.soap), fault=True)
 
     def _finish(self, tx: Transaction, delivery: Delivery, answer: Answer | None) -> Reply | None:
         """The reply and the mark "done", in one step (DESIGN 4)."""

@@ -15,7 +15,7 @@ from castile.clock import Now
 from castile.endpoint.binding import prove_possession
 from castile.endpoint.inbound import Inbound
 from castile.endpoint.kinds import Kind
-from castile.endpoint.outbound import Outgoing, Pending, Reply, fault_message
+from castile.endpoint.outbound import Outgoing, Pending, Reply
 from castile.endpoint.party import Party, reliability_log
 from castile.endpoint.replies import (
     acknowledgement_of,
@@ -23,12 +23,11 @@ from castile.endpoint.replies import (
     offered_of,
     stored_reply,
 )
-from castile.endpoint.turn import Turn, action_not_supported, destination_unreachable
 from castile.endpoint.trust import cancel, issue
+from castile.endpoint.turn import Turn, action_not_supported, destination_unreachable
 from castile.errors import SOAPFault, Violation
 from castile.messages import reliability
 from castile.messages.addressing import EPR
-from castile.messages.soap import Header
 from castile.protocol import destination, source
 from castile.protocol.actions import (
     Accept,
@@ -42,7 +41,7 @@ from castile.protocol.actions import (
     SendLastMessage,
 )
 from castile.protocol.destination import Destination
-from castile.protocol.faults import refuse_creation, unknown_sequence
+from castile.protocol.faults import refuse_creation
 from castile.protocol.source import Source
 from castile.store import Transaction
 from castile.store.records import DestinationRecord, InboxRow, SourceRecord
@@ -254,7 +253,7 @@ def application(turn: Turn) -> Outcome:
             case Duplicate():
                 answer = _repeated(turn, record, number) or answer
             case Drop(_, reason):
-                reliability_log.info("message %s of %s waits at the peer: %s", number, state.identifier, reason)
+                reliability_log.info("no room for message %s: %s", number, reason)
             case Refuse(fault, reason):
                 reliability_log.warning("refused in %s: %s", state.identifier, reason)
                 answer = Reply(turn.fault(fault, (acknowledgement_of(record, turn.edition),)), 500)
@@ -424,7 +423,8 @@ def terminate_sequence(turn: Turn) -> Outcome:
     addressing = turn.party.policy.addressing
     if edition.can_close:
         response = reliability.TerminateSequenceResponse(body.identifier).render(edition, addressing)
-        return Outcome(Reply(turn.response(Kind.TERMINATE_SEQUENCE_RESPONSE, response, (header,))), deliveries)
+        answer = turn.response(Kind.TERMINATE_SEQUENCE_RESPONSE, response, (header,))
+        return Outcome(Reply(answer), deliveries)
     if replies is None or replies.state.identifier is None:
         return Outcome(Reply.nothing(), deliveries)
     ours = reliability.TerminateSequence(replies.state.identifier).render(edition, addressing)

@@ -145,8 +145,7 @@ def _typed_body(
 ) -> Lifecycle | None:
     children = list(verified.body)
     if kind in (Kind.APPLICATION, Kind.ACKNOWLEDGEMENT, Kind.ACK_REQUESTED, Kind.LAST_MESSAGE):
-        fault = soap.read_fault(children[0], policy.soap) if len(children) == 1 else None
-        return fault
+        return soap.read_fault(children[0], policy.soap) if len(children) == 1 else None
     if len(children) != 1:
         raise Malformed(f"the Body of {kind.value} holds exactly one element", got=str(len(children)))
     child = children[0]

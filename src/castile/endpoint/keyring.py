@@ -92,8 +92,9 @@ def refers_to(reference: SecurityTokenReference, certificate: x509.Certificate) 
     except ValueError:
         return False
     if reference.value_type == THUMBPRINT_SHA1:
-        return octets == certificate.fingerprint(hashes.SHA1())  # noqa: S303 - the identifier's own hash
-    return reference.value_type == X509_SKI and octets == key_identifier(certificate)
+        return hmac.compare_digest(octets, certificate.fingerprint(hashes.SHA1()))  # noqa: S303 - a name
+    known = key_identifier(certificate) or b""
+    return reference.value_type == X509_SKI and hmac.compare_digest(octets, known)
 
 
 def key_identifier(certificate: x509.Certificate) -> bytes | None:

@@ -12,11 +12,11 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from castile.clock import Clock, Now, system
 from castile.config import Settings
+from castile.endpoint.contexts import context_keys
 from castile.endpoint.keyring import Keyring, Users
 from castile.policy import EndpointPolicy
 from castile.security.keys import ContextKey
 from castile.store import Store, Transaction
-from castile.endpoint.contexts import context_keys
 
 Side = Literal["client", "service"]
 T = TypeVar("T")

@@ -8,6 +8,7 @@ repetitions, the same recovery.
 from __future__ import annotations
 
 import hashlib
+import hmac
 from dataclasses import replace
 from typing import Final
 
@@ -106,7 +107,8 @@ def call_again(
     """
     reply = tx.reply_by_key(party.address, call)
     if reply is not None:
-        same = reply.request_action == action and reply.request_digest == request_digest(body)
+        known = reply.request_digest or b""
+        same = reply.request_action == action and hmac.compare_digest(known, request_digest(body))
     else:
         row = tx.outbox_by_key(party.address, call)
         if row is None:

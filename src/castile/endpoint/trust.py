@@ -80,7 +80,7 @@ def cancel(turn: Turn) -> Outgoing:
     edition, row = _editions(turn)
     named = turn.inbound.verified.resolve_context(body.cancel_target) if body.cancel_target else None
     if body.request_type != "Cancel" or named is None:
-        raise trust_violation(edition.namespace, "InvalidRequest", "a Cancel without a CancelTarget that is known")
+        raise trust_violation(edition.namespace, "InvalidRequest", "a Cancel without a known CancelTarget")
     record = turn.tx.context(named, side=party.side, endpoint=party.address)
     if record is None or not isinstance(record.state, issuer.Context):
         raise issuer.unknown_context(edition.namespace)

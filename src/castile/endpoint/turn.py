@@ -129,7 +129,8 @@ class Turn:
             raise bad_context(self.party, "the context is unknown here, or was cancelled")
         state = record.state
         if isinstance(state, issuer.Context):
-            instance = next(each.key.instance for each in self.inbound.verified.signatures if each.key.kind == "context")
+            signatures = self.inbound.verified.signatures
+            instance = next(each.key.instance for each in signatures if each.key.kind == "context")
             used = issuer.Used(instance, recovery=self._recovers())
             state, _ = issuer.step(state, used, self.now, self.party.settings)
             if state != record.state:
