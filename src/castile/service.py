@@ -64,11 +64,13 @@ class Service:
         clock: Clock = system,
     ) -> None:
         if policy.bootstrap is not None and credentials is None:
-            raise PolicyError("the policy seals keys for the service: give credentials=castile.Certificate(...)")
+            raise PolicyError(
+                "the policy seals keys for the service: give credentials=castile.Certificate(...)"
+            )
         if policy.bootstrap is not None and policy.bootstrap.username and users is None:
             raise PolicyError("the policy wants a UsernameToken: give users= with names and passwords")
-        self._public_url, self._policy, self._credentials, self._users = public_url, policy, credentials, users
-        self._location, self._seal, self._clock = store, seal, clock
+        self._policy, self._credentials, self._users = policy, credentials, users
+        self._public_url, self._location, self._seal, self._clock = public_url, store, seal, clock
         self._settings = settings or Settings()
         self._handlers: dict[str, Handler] = {}
         self._party: Party | None = None
