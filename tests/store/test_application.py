@@ -10,7 +10,7 @@ import pytest
 
 from castile import store as stores
 from castile.clock import Now
-from castile.errors import StoreError, UsageError
+from castile.errors import StoreError, StoreFull, UsageError
 from castile.store import Store, Transaction
 from castile.store.application import ApplicationConnection
 
@@ -221,6 +221,28 @@ def test_a_handler_that_takes_too_long_is_undone(place: Path, kind: str) -> None
         do(store, handle, exclusive=True)
     assert accounts(store) == []
     store.close()
+
+
+@pytest.mark.row("ST-08")
+def test_a_full_disk_is_the_stores_trouble(store: Store) -> None:
+    def limit(pages: str) -> None:
+        do(store, lambda tx: tx._connection.execute(f"PRAGMA max_page_count = {pages}") and None)  # type: ignore[attr-defined]
+
+    def handle(tx: Transaction) -> None:
+        tx.update_inbox("urn:d:1", 1, status="done")
+        tx.connection.execute("INSERT INTO accounts VALUES (?, 1)", ("x" * 1_000_000,))
+
+    limit("60")
+    with pytest.raises(StoreFull, match="nothing of this step was kept"):
+        do(store, handle, exclusive=True)
+    limit("100000")
+    do(store, handle, exclusive=True)
+    assert len(accounts(store)) == 1
+
+
+def test_errors_of_sql_stay_as_they_are(store: Store) -> None:
+    with pytest.raises(sqlite3.OperationalError, match="no such table"):
+        do(store, lambda tx: tx.connection.execute("SELECT * FROM nothing"), exclusive=True)
 
 
 def test_an_ordinary_step_after_a_handler_isnt_hampered(store: Store) -> None:

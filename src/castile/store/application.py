@@ -10,6 +10,7 @@ from weakref import WeakSet
 
 from castile.clock import Clock
 from castile.errors import StoreError, UsageError
+from castile.store.database import translated
 
 Parameters = Sequence[object] | Mapping[str, object]
 
@@ -40,7 +41,8 @@ _CONTROL: Final = {
 class Loan:
     """The connection of the store, lent to the application for one exclusive step."""
 
-    def __init__(self, connection: sqlite3.Connection, clock: Clock, seconds: float) -> None:
+    def __init__(self, connection: sqlite3.Connection, name: str, clock: Clock, seconds: float) -> None:
+        self._name = name
         self._connection = connection
         self._clock = clock
         self._seconds = seconds
@@ -84,7 +86,10 @@ class Loan:
         return cursor
 
     def run(self, statement: str, work: Callable[[], sqlite3.Cursor]) -> sqlite3.Cursor:
-        """Run one statement of the application, if it is one that it may use."""
+        """Run one statement of the application, if it is one that it may use.
+
+        StoreFull, StoreBusy: the disk or a lock is the cause. Errors of SQL stay `sqlite3`'s own.
+        """
         self.check()
         words = _FIRST_WORDS.match(statement)
         first, second = (words.group(1).upper(), (words.group(2) or "").upper()) if words else ("", "")
@@ -96,7 +101,10 @@ class Loan:
         except sqlite3.OperationalError as error:
             if error.sqlite_errorname == "SQLITE_INTERRUPT":
                 self.check()
-            raise
+            told = translated(error, self._name, foreign=True)
+            if told is error:
+                raise
+            raise told from error  # the store's trouble, not the statement's
         except sqlite3.DatabaseError as error:
             if self.denied is not None:
                 raise UsageError(f"not for ctx.transaction: {self.denied}") from error

@@ -79,7 +79,7 @@ class SQLiteTransaction:
 
     def lend(self, seconds: float) -> Loan:
         """From now on the application may use `connection`, for so long."""
-        loan = Loan(self._connection, self._clock, seconds)
+        loan = Loan(self._connection, self._database.name, self._clock, seconds)
         self._application = ApplicationConnection(loan)
         return loan
 
