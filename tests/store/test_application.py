@@ -242,7 +242,7 @@ def test_a_full_disk_is_the_stores_trouble(store: Store) -> None:
 
 def test_errors_of_sql_stay_as_they_are(store: Store) -> None:
     with pytest.raises(sqlite3.OperationalError, match="no such table"):
-        do(store, lambda tx: tx.connection.execute("SELECT * FROM nothing"), exclusive=True)
+        do(store, lambda tx: tx.connection.execute("SELECT * FROM elsewhere"), exclusive=True)
 
 
 def test_an_ordinary_step_after_a_handler_isnt_hampered(store: Store) -> None:
