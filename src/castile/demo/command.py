@@ -1,0 +1,217 @@
+"""The command line of the demo."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import click
+from rich.console import Console
+
+from castile.demo import effects, verdict
+from castile.demo.certificates import make_identity
+from castile.demo.diagram import Diagram, Tally
+from castile.demo.director import Director, Stuck
+from castile.demo.exchanges import contexts
+from castile.demo.plan import USER, Files, Plan, Victim
+from castile.demo.verdict import Verdict
+
+LATENCY_SECONDS = 0.03
+"""Each way, so that a person can follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A whole run."""
+
+    plan: Plan
+    verdict: Verdict
+    tally: Tally
+    contexts: int
+    kills: int
+    kills_in_exchange: int
+
+    def to_json(self) -> str:
+        """One object on one line."""
+        counts = asdict(self.verdict)
+        return json.dumps(
+            {
+                **counts,
+                "contexts": self.contexts,
+                "renewals": 0,  # nothing renews a context yet
+                "kills": self.kills,
+                "kills_in_exchange": self.kills_in_exchange,
+                "retransmissions": self.tally.retransmissions,
+                "dropped": self.tally.lost,
+                "doubled": self.tally.doubled,
+                "edition": self.plan.edition,
+                "seed": self.plan.seed,
+                "ok": self.verdict.ok,
+            }
+        )
+
+
+def run(plan: Plan, files: Files, console: Console, *, keep: bool) -> Outcome:
+    """One run in this folder. Raises `Stuck`."""
+    password = secrets.token_urlsafe(18)
+    make_identity(files)
+    if keep:
+        files.wire.mkdir(mode=0o700)
+    diagram = Diagram(console, plan.messages)
+    director = Director(plan, files, diagram, password, keep)
+    diagram.open()
+    try:
+        asyncio.run(director.run())
+    finally:
+        diagram.close()
+        if keep:
+            _write_keys(files, password)
+        shutil.rmtree(files.bytecode, ignore_errors=True)
+    seen = effects.read(files)
+    if keep:
+        verdict.export(seen, files.root / "effects.jsonl")
+    judged = verdict.judge(seen, verdict.answers(files.journal))
+    return Outcome(
+        plan, judged, diagram.tally, contexts(files), diagram.tally.kills, director.kills_in_exchange
+    )
+
+
+def _write_keys(files: Files, password: str) -> None:
+    path = files.wire / "keys.json"
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(verdict.key_file(files, password, USER), indent=1), "utf-8")
+    files.keylog.unlink(missing_ok=True)
+
+
+def _explain(outcome: Outcome, console: Console) -> None:
+    """The verdict in words."""
+    judged, tally, plan = outcome.verdict, outcome.tally, outcome.plan
+    text = f"""
+    network   {tally.lost} requests and responses lost, {tally.doubled} requests doubled, {tally.held} held back
+    castile   {tally.retransmissions} sent again, {outcome.contexts} security contexts, edition {plan.edition}
+    kills     {outcome.kills}, of which {outcome.kills_in_exchange} inside an exchange; seed {plan.seed}
+    messages  {judged.sent} sent, {judged.delivered} delivered: {judged.lost} lost, {judged.duplicated} doubled,
+              {judged.out_of_order} out of order, {judged.unanswered} unanswered;
+              {judged.redelivered} handled again after a crash and told so
+"""
+    console.print(text, soft_wrap=True)
+    word = "each message exactly once, in order" if judged.ok else "NOT every message exactly once, in order"
+    console.print(f"    {word}", style="bold green" if judged.ok else "bold red", soft_wrap=True)
+
+
+@contextmanager
+def _folder(keep: Path | None) -> Iterator[Files]:
+    if keep is None:
+        with tempfile.TemporaryDirectory(prefix="castile-demo-") as folder:
+            yield Files(Path(folder).resolve())
+        return
+    with contextlib.suppress(FileExistsError):
+        keep.mkdir(parents=True)
+    if not keep.is_dir() or any(keep.iterdir()):
+        raise click.UsageError(f"--keep {keep}: give a new or empty folder")
+    yield Files(keep.resolve())
+
+
+@click.command(
+    epilog="Example: castile demo --messages 100 --drop 0.2 --kill both --keep run && "
+    "castile explain run/wire --keys run/wire/keys.json"
+)
+@click.option("--messages", default=40, show_default=True, type=click.IntRange(1, 100_000), help="Calls.")
+@click.option(
+    "--drop",
+    default=0.1,
+    show_default=True,
+    type=click.FloatRange(0, 0.9),
+    help="How likely a request is lost, and a response.",
+)
+@click.option(
+    "--duplicate",
+    default=0.1,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="How likely a request is delivered twice.",
+)
+@click.option("--reorder/--no-reorder", default=True, show_default=True, help="Some requests are overtaken.")
+@click.option(
+    "--kill",
+    default="both",
+    show_default=True,
+    type=click.Choice(["client", "service", "both", "none"]),
+    help="Whose process is killed (SIGKILL) and started again.",
+)
+@click.option("--kills", type=click.IntRange(1, 1_000), help="How often, in turn.  [default: once each]")
+@click.option(
+    "--edition",
+    default="1.3",
+    show_default=True,
+    type=click.Choice(["2005", "1.3"]),
+    help="2005: RM 1.0, SC and Trust 2005/02. 1.3: RM 1.1, SC and Trust 1.3.",
+)
+@click.option("--seed", type=click.IntRange(0), help="What goes wrong, and when.  [default: always another]")
+@click.option(
+    "--keep",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Leave the stores, the log, the messages and their keys there.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The last line is the verdict as one JSON object.")
+def demo(
+    messages: int,
+    drop: float,
+    duplicate: float,
+    reorder: bool,
+    kill: Victim | Literal["both", "none"],
+    kills: int | None,
+    edition: str,
+    seed: int | None,
+    keep: Path | None,
+    as_json: bool,
+) -> None:
+    """A client, a service and a bad network between them, on this computer.
+
+    Shows a security context being established, a sequence bound to it, messages lost and sent
+    again, processes killed and recovered, and every message delivered exactly once, in order.
+    Half of the messages go to a transactional handler, half to an ordinary one; the verdict is
+    counted from the rows that they wrote.
+
+    Exit status: 0 if so, 1 if a message was lost, doubled, repeated without being told or out of
+    order, 3 if the run hung or a process failed.
+    """
+    if not sys.stdout.isatty():
+        with contextlib.suppress(AttributeError):
+            sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
+    console = Console(highlight=False, markup=False)
+    plan = Plan(
+        messages=messages,
+        drop=drop,
+        duplicate=duplicate,
+        reorder=reorder,
+        kill=kill,
+        kills=kills,
+        edition=edition,
+        seed=secrets.randbelow(1_000_000) if seed is None else seed,
+        latency=LATENCY_SECONDS if console.is_terminal else 0.0,
+    )
+    try:
+        with _folder(keep) as files:
+            outcome = run(plan, files, console, keep=keep is not None)
+    except Stuck as stuck:
+        click.echo(f"castile demo: {stuck}. Run it with --keep DIR --seed {plan.seed} for the log.", err=True)
+        sys.exit(3)
+    except KeyboardInterrupt:
+        click.echo("castile demo: interrupted", err=True)
+        sys.exit(130)
+    _explain(outcome, console)
+    if as_json:
+        click.echo(outcome.to_json())
+    sys.exit(0 if outcome.verdict.ok else 1)

@@ -1,0 +1,171 @@
+"""What a run of the demo is to do, decided before it begins, and where its files are."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from castile.config import Settings, Timers
+from castile.policy import EndpointPolicy
+
+Victim = Literal["client", "service"]
+Moment = Literal["request", "response"]
+
+PASSWORD_VARIABLE: Final = "CASTILE_DEMO_PASSWORD"
+USER: Final = "ada"
+NAMESPACE: Final = "urn:castile:demo"
+TRANSACTIONAL: Final = f"{NAMESPACE}/Book"
+ORDINARY: Final = f"{NAMESPACE}/Notify"
+
+# A reader of the diagram doesn't wait a minute for a repetition; nothing else is changed.
+SETTINGS: Final = Settings(
+    timers=Timers(
+        retransmit_interval=0.25,
+        retransmit_limit=1.0,
+        reply_wait=5.0,
+        call_timeout=8.0,
+        connect_timeout=2.0,
+        close_timeout=8.0,
+        terminate_timeout=8.0,
+        handler_backoff=0.1,
+        drain=3.0,
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """One SIGKILL, at a moment that comes from the seed."""
+
+    victim: Victim
+    message: int
+    """Not before this many messages were seen on the network."""
+    moment: Moment
+    """The next request or response of an application message after that starts the clock."""
+    delay: float
+    """Seconds from there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One run."""
+
+    messages: int = 40
+    drop: float = 0.1
+    """How likely each request, and each response, is lost."""
+    duplicate: float = 0.1
+    """How likely each request is delivered twice."""
+    reorder: bool = True
+    kill: Victim | Literal["both", "none"] = "both"
+    kills: int | None = None
+    """In all, taking turns; None: one of each victim."""
+    edition: str = "1.3"
+    seed: int = 1
+    callers: int = 4
+    """Calls under way at once."""
+    latency: float = 0.0
+    """Seconds that the network takes each way."""
+    work: float = 0.01
+    """Seconds that an ordinary handler still works after its effect."""
+    marker: str = "for the addressee only"
+    """A text in each message; it must not be found in any store or log."""
+
+    @property
+    def policy(self) -> EndpointPolicy:
+        """What the endpoint asks for."""
+        return EndpointPolicy.of(self.edition)
+
+    @property
+    def victims(self) -> tuple[Victim, ...]:
+        """Who is killed in turn."""
+        choices: dict[str, tuple[Victim, ...]] = {"both": ("service", "client"), "none": ()}
+        if self.kill in choices:
+            return choices[self.kill]
+        return ("client",) if self.kill == "client" else ("service",)
+
+    def schedule(self) -> tuple[Kill, ...]:
+        """The kills, spread over the messages."""
+        victims = self.victims
+        count = len(victims) if self.kills is None else self.kills
+        if not victims:
+            return ()
+        chance = random.Random(f"kills {self.seed}")  # noqa: S311 - a scenario, not a secret
+        return tuple(
+            Kill(
+                victim=victims[turn % len(victims)],
+                message=max(1, int(self.messages * (turn + chance.uniform(0.2, 0.8)) / count)),
+                moment="request" if chance.random() < 0.7 else "response",
+                delay=chance.uniform(0.0, 0.04),
+            )
+            for turn in range(count)
+        )
+
+    def action(self, message: int) -> str:
+        """Half of the messages go to each handler."""
+        return TRANSACTIONAL if message % 2 else ORDINARY
+
+    @property
+    def seconds(self) -> float:
+        """The longest that the whole run may take."""
+        kills = len(self.schedule())
+        loss = 1 / max(0.05, (1 - self.drop) ** 2)
+        return 45 + 8 * kills + self.messages * (0.5 + 2 * self.latency) * loss
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The folder of a run."""
+
+    root: Path
+
+    @property
+    def client_store(self) -> Path:
+        """The client's store."""
+        return self.root / "client.db"
+
+    @property
+    def service_store(self) -> Path:
+        """The service's store; the rows of the transactional handler are in it."""
+        return self.root / "service.db"
+
+    @property
+    def effects(self) -> Path:
+        """The ordinary handler's own database."""
+        return self.root / "effects.db"
+
+    @property
+    def journal(self) -> Path:
+        """What the client application knows of its calls."""
+        return self.root / "journal.db"
+
+    @property
+    def log(self) -> Path:
+        """Of all processes."""
+        return self.root / "demo.log"
+
+    @property
+    def identity(self) -> Path:
+        """The service's private key and certificate."""
+        return self.root / "service.pem"
+
+    @property
+    def certificate(self) -> Path:
+        """The certificate alone, for the client."""
+        return self.root / "service.crt"
+
+    @property
+    def wire(self) -> Path:
+        """The messages as they were sent."""
+        return self.root / "wire"
+
+    @property
+    def keylog(self) -> Path:
+        """Secrets of the contexts, while the demo runs."""
+        return self.root / "keylog.jsonl"
+
+    @property
+    def bytecode(self) -> Path:
+        """Where the processes keep compiled modules if they may keep none at home."""
+        return self.root / "bytecode"
