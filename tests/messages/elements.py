@@ -10,6 +10,7 @@ from castile.messages import trust
 from castile.messages.addressing import EPR
 from castile.messages.conversation import SecurityContextToken
 from castile.messages.security import SecurityTokenReference
+from castile.protocol.faults import identifier_element
 from castile.versions import WSA_1_0, WSRM_1_0, WSSC_1_3, WSSC_2005, Conversation, Reliability
 from castile.xml import Element, inside, parse
 
@@ -26,7 +27,7 @@ RICH: Final = EPR(
     ),
 )
 
-Headers = rm.Sequence | rm.SequenceAcknowledgement | rm.AckRequested | rm.UsesSequenceSTR
+Headers = rm.Sequence | rm.SequenceAcknowledgement | rm.AckRequested | rm.UsesSequenceSTR | rm.SequenceFault
 Bodies = (
     rm.CreateSequence
     | rm.CreateSequenceResponse
@@ -52,6 +53,8 @@ def rm_headers(edition: Reliability) -> list[Headers]:
         rm.SequenceAcknowledgement(ID, nacks=(2, 4)),
         rm.SequenceAcknowledgement(ID, tuple((2 * n, 2 * n) for n in range(1, 129))),
         rm.AckRequested(ID),
+        rm.SequenceFault("MessageNumberRollover"),
+        rm.SequenceFault("UnknownSequence", identifier_element(edition.namespace, ID), ID),
     ]
     if edition.can_close:
         examples += [

@@ -7,6 +7,7 @@ import pytest
 from castile.errors import SOAPFault
 from castile.messages import addressing, soap
 from castile.messages.addressing import EPR, Headers
+from castile.messages.reliability import SequenceFault, UsesSequenceSTR
 from castile.messages.soap import Message
 from castile.versions import (
     NETRM,
@@ -32,7 +33,10 @@ from tests.messages.schemas import schema, valid
 @pytest.mark.parametrize("edition", [WSRM_1_0, WSRM_1_1], ids=lambda row: row.name)
 def test_reliability(edition: Reliability) -> None:
     for header in rm_headers(edition):
-        if type(header).__name__ != "UsesSequenceSTR":  # declared in no schema file
+        # UsesSequenceSTR is declared in no schema file; the Detail of 1.1 takes foreign elements
+        # only, though the specification puts its own Identifier there (WS-RM 1.2, 4.1).
+        told = isinstance(header, SequenceFault) and header.detail and edition.can_close
+        if not isinstance(header, UsesSequenceSTR) and not told:
             valid(header.render(edition).render(SOAP_1_2, None))
     for body in rm_bodies(edition):
         valid(body.render(edition, WSA_1_0))

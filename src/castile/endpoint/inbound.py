@@ -127,7 +127,7 @@ def typed(verified: Verified, kind: Kind, policy: EndpointPolicy, limits: Limits
     edition = policy.reliability
     namespaces = {xml.namespace_of(element) for element in elements} & WSRM.keys()
     if edition and namespaces <= {edition.namespace}:
-        rm = reliability.parse_headers(elements, edition, limits)
+        rm = reliability.parse_headers(elements, edition, limits, soap=verified.soap)
     elif namespaces:
         raise Malformed(
             "the message carries headers of a WS-ReliableMessaging edition that this endpoint hasn't",
@@ -137,6 +137,8 @@ def typed(verified: Verified, kind: Kind, policy: EndpointPolicy, limits: Limits
     if rm.sequence and not kind.numbered and kind is not Kind.FAULT:
         raise Malformed(f"a Sequence header on {kind.value} (RE-89)")
     body = _typed_body(verified, kind, policy, edition)
+    if isinstance(body, SOAPFault) and rm.fault and edition:
+        body = rm.fault.joined(body, edition)
     return Inbound(kind, verified, headers, rm, body, verified.body_content)
 
 

@@ -14,11 +14,12 @@ from castile.clock import Now
 from castile.endpoint.kinds import Kind
 from castile.endpoint.party import Party
 from castile.errors import SOAPFault
-from castile.messages import addressing, soap
+from castile.messages import addressing, reliability, soap
 from castile.messages.addressing import EPR, Headers
 from castile.messages.soap import Header, Message
 from castile.security.keys import ContextKey, SealedKey
 from castile.security.pipeline import Protected, Protection, protect
+from castile.versions import SOAP_1_1
 
 Key = ContextKey | SealedKey | x509.Certificate
 
@@ -117,10 +118,14 @@ def fault_message(
 ) -> Outgoing:
     """A fault as a message; secured when a key is known (features 5.6)."""
     policy = party.policy
+    header = None
+    if policy.soap is SOAP_1_1 and policy.reliability:
+        header = reliability.SequenceFault.of(fault)
     return Outgoing(
         Kind.FAULT,
         fault.action or policy.addressing.soap_fault_action,
         soap.render_fault(fault, policy.soap),
+        (header.render(policy.reliability),) if header and policy.reliability else (),
         relates_to=relates_to,
         key=key if isinstance(key, ContextKey) else None,
     )

@@ -99,7 +99,7 @@ class Turn:
         message = fault_message(
             self.party, fault, relates_to=self.inbound.addressing.message_id, key=self.key
         )
-        return replace(message, headers=headers)
+        return replace(message, headers=message.headers + headers)
 
     def check_requested(self) -> None:
         """AckRequested that rides on a message is proven as its own kind; the answer carries the

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Final, Self
 
@@ -17,8 +17,17 @@ from castile.config import Limits
 from castile.errors import Malformed, SOAPFault, Violation
 from castile.messages.addressing import EPR
 from castile.messages.security import SecurityTokenReference
-from castile.messages.soap import Header
-from castile.versions import NETRM, WSRM, WSSE, Addressing, Reliability
+from castile.messages.soap import Header, fault_detail, in_header, qname_of
+from castile.versions import (
+    NETRM,
+    SOAP_1_1,
+    SOAP_1_2,
+    WSRM,
+    WSSE,
+    Addressing,
+    Reliability,
+    SOAPVersion,
+)
 from castile.xml import Element, canonical, escape_text, inside, local_name, name_of, settled, text_of
 
 _LIMITS: Final = Limits()
@@ -293,6 +302,61 @@ class UsesSequenceSTR:
 
 
 @dataclass(frozen=True, slots=True)
+class SequenceFault:
+    """The fault header of SOAP 1.1, whose Fault has no room for a subcode (WS-RM 1.2, 4.1)."""
+
+    code: str
+    """Local name of the RM fault."""
+    detail: bytes = field(default=b"", repr=False)
+    """Canonical elements: the children of Detail in 1.1, the detail itself in 1.0."""
+    sequence: str | None = None
+    """The Identifier in the detail."""
+
+    @classmethod
+    def of(cls, fault: SOAPFault) -> SequenceFault | None:
+        """The header that must stand beside a fault in SOAP 1.1; None: none does (features RM-85)."""
+        if fault.subcode is None or not in_header(fault):
+            return None
+        return cls(fault.subcode[1], fault_detail(fault), fault.sequence)
+
+    @classmethod
+    def parse(cls, element: Element, edition: Reliability, limits: Limits = _LIMITS) -> Self:
+        """Raises `Malformed` for a code of another specification or edition."""
+        children = _Children(element, edition, "SequenceFault")
+        namespace, local = qname_of(children.required("FaultCode"))
+        if namespace != edition.namespace:
+            raise Malformed("the FaultCode of a SequenceFault is of another specification")
+        parts = [*children.many("Identifier"), *children.many("SequenceAcknowledgement"), *children.other]
+        if edition.can_close:
+            detail = children.optional("Detail")
+            parts = inside(detail) if detail is not None else []
+        named = [part for part in parts if name_of(part) == (edition.namespace, "Identifier")]
+        return cls(
+            local,
+            b"".join(canonical(part) for part in parts),
+            _identifier(named[0], limits) if named else None,
+        )
+
+    def render(self, edition: Reliability) -> Header:
+        """Without mustUnderstand: it explains the Body, which is understood anyway."""
+        detail = b"<r:Detail>" + self.detail + b"</r:Detail>" if edition.can_close else self.detail
+        content = _text("FaultCode", f"r:{self.code}").encode()
+        return Header("r", edition.namespace, "SequenceFault", content + (detail if self.detail else b""))
+
+    def joined(self, fault: SOAPFault, edition: Reliability) -> SOAPFault:
+        """The Body's fault with what this header adds; `Malformed` where they disagree.
+
+        Metro writes the RM code into the Body as well; CXF and Sandesha2 send the header also
+        with a fault that is about no sequence.
+        """
+        code = (edition.namespace, self.code)
+        if fault.subcode not in (None, code):
+            raise Malformed("the SequenceFault header names another fault than the Body")
+        detail, sequence = self.detail or fault.detail, self.sequence or fault.sequence
+        return replace(fault, subcode=code, detail=detail, sequence=sequence)
+
+
+@dataclass(frozen=True, slots=True)
 class RMHeaders:
     """What a message says about sequences in its header."""
 
@@ -300,9 +364,17 @@ class RMHeaders:
     acknowledgements: tuple[SequenceAcknowledgement, ...] = ()
     ack_requested: tuple[AckRequested, ...] = ()
     uses_sequence_str: bool = False
+    fault: SequenceFault | None = None
+    """Of SOAP 1.1 only: 1.2 has no such header, and one that stands there says nothing."""
 
 
-def parse_headers(elements: Iterable[Element], edition: Reliability, limits: Limits = _LIMITS) -> RMHeaders:
+def parse_headers(
+    elements: Iterable[Element],
+    edition: Reliability,
+    limits: Limits = _LIMITS,
+    *,
+    soap: SOAPVersion = SOAP_1_2,
+) -> RMHeaders:
     """The RM headers among the header blocks; other blocks are skipped.
 
     Raises `Malformed` for a header that may stand once and stands twice, and for one of another
@@ -317,7 +389,7 @@ def parse_headers(elements: Iterable[Element], edition: Reliability, limits: Lim
             raise Malformed("the message mixes editions of WS-ReliableMessaging")
     if not found:
         return RMHeaders()
-    for local in ("Sequence", "UsesSequenceSTR"):
+    for local in ("Sequence", "UsesSequenceSTR", "SequenceFault"):
         if len(found.get(local, ())) > 1:
             raise Malformed(f"the message has the header {local} twice")
     sequence = [Sequence.parse(item, edition, limits) for item in found.get("Sequence", ())]
@@ -330,7 +402,14 @@ def parse_headers(elements: Iterable[Element], edition: Reliability, limits: Lim
         if len({item.identifier for item in items}) != len(items):
             raise Malformed("two headers of one kind are about the same sequence")
     uses = [UsesSequenceSTR.parse(item, edition) for item in found.get("UsesSequenceSTR", ())]
-    return RMHeaders(sequence[0] if sequence else None, acknowledgements, requests, bool(uses))
+    faults = found.get("SequenceFault", []) if soap is SOAP_1_1 else []
+    return RMHeaders(
+        sequence[0] if sequence else None,
+        acknowledgements,
+        requests,
+        bool(uses),
+        SequenceFault.parse(faults[0], edition, limits) if faults else None,
+    )
 
 
 def _expires(children: _Children) -> str | None:

@@ -43,6 +43,8 @@ _ROLE: Final = {
     SOAP_1_2: f"{{{SOAP_1_2.namespace}}}role",
 }
 _NAMES_11: Final = {SOAP_1_1.sender: "Sender", SOAP_1_1.receiver: "Receiver"}
+NO_SEQUENCE: Final = frozenset({"CreateSequenceRefused", "WSRMRequired"})
+"""RM faults that are about no sequence: in SOAP 1.1 the code stands in the Body itself."""
 _LANGUAGE: Final = "{http://www.w3.org/XML/1998/namespace}lang"
 
 
@@ -226,12 +228,12 @@ def must_understand(header: Element, soap: SOAPVersion) -> bool:
     return value and is_for_us(header, soap)
 
 
-def _qname(element: Element) -> QName:
-    """The QName that is an element's text."""
+def qname_of(element: Element) -> QName:
+    """The QName that is an element's text; raises `Malformed`."""
     prefix, _, local = text_of(element).strip().rpartition(":")
     uri = element.nsmap.get(prefix or None)
     if not local or (prefix and uri is None):
-        raise Malformed(f"{local_name(element)} of a Fault holds no name that can be resolved")
+        raise Malformed(f"{local_name(element)} holds no name that can be resolved")
     return (uri or "", local)
 
 
@@ -264,7 +266,7 @@ def _read_fault_12(fault: Element) -> SOAPFault:
         value = inner.get(f"{space}Value")
         if value is None:
             raise Malformed("a Code or Subcode without Value")
-        names.append(_qname(value))
+        names.append(qname_of(value))
         level = inner.get(f"{space}Subcode")
     texts = [child for child in inside(reason) if child.tag == f"{space}Text"]
     if not texts:
@@ -286,7 +288,7 @@ def _read_fault_11(fault: Element) -> SOAPFault:
     code, reason = parts.get("faultcode"), parts.get("faultstring")
     if code is None or reason is None:
         raise Malformed("a Fault without faultcode or faultstring")
-    name = _qname(code)
+    name = qname_of(code)
     # 1.1 has no subcode: another specification's code stands in its place (SOAP 1.1, 4.4.1).
     standard = name[0] in (SOAP_1_1.namespace, "")
     detail = parts.get("detail")
@@ -322,16 +324,23 @@ def _sequence(detail: Element | None) -> str | None:
     return None
 
 
-def render_fault(fault: SOAPFault, soap: SOAPVersion) -> bytes:
-    """The fault as the content of a Body.
+def fault_detail(fault: SOAPFault) -> bytes:
+    """Its detail; an RM fault that names its sequence and has none gets the Identifier."""
+    if fault.detail or not fault.sequence or fault.subcode is None or fault.subcode[0] not in WSRM:
+        return fault.detail
+    identifier = escape_text(fault.sequence)
+    return f'<r:Identifier xmlns:r="{fault.subcode[0]}">{identifier}</r:Identifier>'.encode()
 
-    An RM fault that names its sequence and has no detail gets the Identifier as detail.
-    """
+
+def in_header(fault: SOAPFault) -> bool:
+    """Whether SOAP 1.1 tells code and detail in a SequenceFault header (features RM-85)."""
+    return fault.subcode is not None and fault.subcode[0] in WSRM and fault.subcode[1] not in NO_SEQUENCE
+
+
+def render_fault(fault: SOAPFault, soap: SOAPVersion) -> bytes:
+    """The fault as the content of a Body."""
     names: dict[str, str] = {}
-    detail = fault.detail
-    if not detail and fault.sequence and fault.subcode and fault.subcode[0] in WSRM:
-        identifier = escape_text(fault.sequence)
-        detail = f'<r:Identifier xmlns:r="{fault.subcode[0]}">{identifier}</r:Identifier>'.encode()
+    detail = fault_detail(fault)
     text = _fault_12(fault, detail, names) if soap is SOAP_1_2 else _fault_11(fault, detail, names)
     scope = "".join(
         f' xmlns:{prefix}="{escape_attribute(uri)}"'
@@ -364,7 +373,9 @@ def _fault_12(fault: SOAPFault, detail: bytes, names: dict[str, str]) -> str:
 
 def _fault_11(fault: SOAPFault, detail: bytes, names: dict[str, str]) -> str:
     code = {"Sender": "s:Client", "Receiver": "s:Server"}.get(fault.code, f"s:{fault.code}")
-    if fault.subcode is not None and fault.subcode[0] not in WSRM:
+    if in_header(fault):
+        detail = b""  # SOAP 1.1, 4.4: detail in the Body is about the Body
+    elif fault.subcode is not None:
         code = _written(fault.subcode, names)
     return f"<faultcode>{code}</faultcode><faultstring>{escape_text(fault.reason)}</faultstring>" + (
         f"<detail>{detail.decode()}</detail>" if detail else ""
