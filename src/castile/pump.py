@@ -347,15 +347,15 @@ class Pump:
 
         def step(tx: Transaction) -> Answered:
             result = answers.answered(self.party, tx, inbound, row, now)
-            requests.repeat_later(self.party, tx, row.message_id, now, None)
+            if result.fault is None:
+                requests.repeat_later(self.party, tx, row.message_id, now, None)
+                return result
+            told = FaultReceived(result.fault, authenticated=True, exchange=inbound.exchange)
+            self._faults[row.message_id] = told
+            requests.repeat_later(self.party, tx, row.message_id, now, str(told))
             return result
 
-        result = self.run(step)
-        if result.fault is not None:
-            self._faults[row.message_id] = FaultReceived(
-                result.fault, authenticated=True, exchange=inbound.exchange
-            )
-        self._tell(result)
+        self._tell(self.run(step))
 
     def _tell(self, result: Answered) -> None:
         """After the commit: wake whoever waits in this process."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -32,10 +33,10 @@ from castile.endpoint.keyring import Users
 from castile.endpoint.outbound import Pending, Reply, fault_message, prepare
 from castile.endpoint.party import Party, reliability_log
 from castile.endpoint.replies import acknowledgement_reply
-from castile.errors import PeerError, PolicyError, StoreError, UsageError
+from castile.errors import PeerError, PolicyError, Retry, StoreError, UsageError
 from castile.policy import EndpointPolicy
 from castile.security.keys import ContextKey
-from castile.store import Store
+from castile.store import Store, Transaction
 from castile.transport.asgi import Application, Arrival, HTTPAnswer, busy
 from castile.transport.wire import KeyLog, WireLog
 
@@ -133,11 +134,14 @@ class Service:
         dispatcher = Dispatcher(party, self._handlers)
         dispatcher.loop = asyncio.get_running_loop()
         self._party, self._dispatcher = party, dispatcher
-        left = await asyncio.wrap_future(
+        left, parked = await asyncio.wrap_future(
             party.store.run(lambda tx: recover.interrupted_deliveries(party, tx))
         )
         if left:
             reliability_log.warning("%s messages of an earlier process are delivered again", len(left))
+        if parked:
+            reliability_log.warning("%s sequences wait behind a parked message", len(parked))
+        dispatcher.hold(parked)
         dispatcher.start(left)
 
     async def stop(self) -> None:
@@ -174,22 +178,32 @@ class Service:
         except StoreError as error:
             reliability_log.error("the store refuses, so the message is refused: %s", error)
             return busy(5)
+        except Retry as retry:  # of a message outside any sequence: its sender must come again
+            return busy(retry.after_seconds)
         return self._render(party, reply, inbound)
 
     async def _accept(self, party: Party, dispatcher: Dispatcher, inbound: Inbound) -> Reply:
         """One step in the store; then, where the application must answer, its reply."""
         now, sequence = party.now(), inbound.reliability.sequence
-        waiter = dispatcher.expect(sequence.identifier, sequence.number) if sequence else None
+        waiter: Future[Reply] | None = None
+
+        def step(tx: Transaction) -> handlers.Outcome:
+            nonlocal waiter
+            outcome = handlers.accept(party, tx, inbound, now)
+            if sequence is not None and isinstance(outcome.answer, Pending):
+                # Only now that the message has proven who sends it, and before its handler can end.
+                waiter = dispatcher.expect(sequence.identifier, sequence.number)
+            return outcome
+
         try:
-            outcome = await asyncio.wrap_future(
-                party.store.run(lambda tx: handlers.accept(party, tx, inbound, now))
-            )
-            direct = [each for each in outcome.deliveries if each.sequence is None]
-            dispatcher.start(outcome.deliveries)
+            accepted = party.store.run(step)
+            # In the order of the commits, and also if this exchange is broken off meanwhile.
+            accepted.add_done_callback(dispatcher.start_accepted)
+            outcome = await asyncio.wrap_future(accepted)
             if isinstance(outcome.answer, Reply):
                 return outcome.answer
-            if direct:
-                return await asyncio.wrap_future(dispatcher.call(direct[0]))
+            if sequence is None:
+                return await asyncio.wrap_future(dispatcher.call(outcome.deliveries[0]))
             return await self._reply(party, outcome.answer, asyncio.wrap_future(waiter) if waiter else None)
         finally:
             if sequence is not None and waiter is not None:

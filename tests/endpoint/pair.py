@@ -1,15 +1,21 @@
-"""A client and a service in one process, joined by a network that can lose and repeat."""
+"""A client and a service in one process, joined by a network that can lose, repeat and forge."""
 
 from __future__ import annotations
 
 import asyncio
 import datetime
+import itertools
+import re
+import shutil
+import sqlite3
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -17,16 +23,42 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 import castile
-from castile.clock import Clock, system
-from castile.config import Settings, Timers
-from castile.transport.asgi import Arrival
+from castile.clock import Clock, Now, system
+from castile.config import Limits, Settings, Timers
+from castile.credentials import load_certificate
+from castile.endpoint import inbound
+from castile.endpoint.inbound import Inbound
+from castile.endpoint.party import Party
+from castile.messages import soap
+from castile.store import Store, Transaction
+from castile.transport.asgi import Arrival, HTTPAnswer
 from castile.transport.http import HTTPRequest, HTTPResponse
 
+T = TypeVar("T")
 ADDRESS = "http://service.test/echo"
 USERS = {"ada": "lovelace-secret", "mallory": "mallory-secret"}
-FAST = Settings(
-    timers=Timers(retransmit_interval=0.15, reply_wait=2.0, close_timeout=5.0, terminate_timeout=5.0), testing=True
+TIMERS = Timers(
+    retransmit_interval=0.05,
+    retransmit_limit=0.2,
+    reply_wait=2.0,
+    close_timeout=10.0,
+    terminate_timeout=10.0,
+    call_timeout=20.0,
+    handler_backoff=0.02,
 )
+FAST = Settings(timers=TIMERS, testing=True)
+FAMILIES = ("2005", "1.3")
+BODY = b'<x xmlns="urn:x">hi</x>'
+
+
+def fast(**timers: float) -> Settings:
+    """`FAST` with other timers."""
+    return replace(FAST, timers=replace(TIMERS, **timers))
+
+
+def body(number: int) -> bytes:
+    """A body that can be told from others."""
+    return f'<x xmlns="urn:x">{number}</x>'.encode()
 
 
 @lru_cache(maxsize=4)
@@ -58,6 +90,17 @@ def certificate(name: str = "service") -> bytes:
     return pem[pem.index(b"-----BEGIN CERTIFICATE") :]
 
 
+class Moved:
+    """The machine's clock, set forward by so many seconds."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> Now:
+        now = system()
+        return Now(now.utc + self.seconds, now.tick + self.seconds)
+
+
 class Loop:
     """An event loop in a thread of its own."""
 
@@ -66,7 +109,7 @@ class Loop:
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
 
-    def run(self, coroutine: Any, timeout: float = 30.0) -> Any:
+    def run(self, coroutine: Coroutine[Any, Any, T], timeout: float = 30.0) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(timeout)
 
     def close(self) -> None:
@@ -75,25 +118,49 @@ class Loop:
         self.loop.close()
 
 
+@dataclass(frozen=True)
+class Exchange:
+    """One HTTP exchange as the service saw it."""
+
+    request: bytes
+    response: bytes
+    status: int
+
+    @property
+    def asked(self) -> str:
+        return action_of(self.request)
+
+    @property
+    def answered(self) -> str:
+        return action_of(self.response)
+
+
+Fate = Callable[[int, bytes], str | None]
+Answer = Callable[[bytes, HTTPResponse], HTTPResponse]
+
+
 @dataclass
 class Network:
     """The HTTP protocol of a client, wired to a service's `receive`.
 
     `fate` is asked before each exchange: it may return None, "drop-request", "drop-response" or
-    "double". Every request and response that passes is kept in `log`.
+    "double". Every request and response that passes is kept in `log`. `answer` changes a
+    response on its way.
     """
 
     loop: Loop
     service: castile.Service
-    fate: Callable[[int, bytes], str | None] = lambda number, payload: None
-    log: list[tuple[bytes, bytes, int]] = field(default_factory=list)
-    count: int = 0
-    answer: Callable[[bytes, HTTPResponse], HTTPResponse] = lambda request, response: response
-    """Changes a response on its way."""
+    fate: Fate = lambda number, payload: None
+    answer: Answer = lambda request, response: response
+    log: list[Exchange] = field(default_factory=list)
+    sent: list[bytes] = field(default_factory=list)
+    """Every request that a client sent, whether or not it came through."""
+    down: bool = False
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def post(self, request: HTTPRequest, timeout: float) -> HTTPResponse:
-        self.count += 1
-        fate = self.fate(self.count, request.body)
+        self.sent.append(request.body)
+        fate = "drop-request" if self.down else self.fate(next(self._numbers), request.body)
         if fate == "drop-request":
             raise castile.TransportError("the request was lost")
         response = self.deliver(request.body, timeout)
@@ -104,9 +171,11 @@ class Network:
         return self.answer(request.body, response)
 
     def deliver(self, payload: bytes, timeout: float = 30.0) -> HTTPResponse:
+        """Hand these bytes to the service."""
         answer = self.loop.run(self.service.receive(payload, Arrival("/", "")), timeout)
-        self.log.append((payload, answer.body, answer.status))
-        return HTTPResponse(answer.status, answer.body, answer.content_type)
+        self.log.append(Exchange(payload, answer.body, answer.status))
+        wait = dict(answer.headers).get("Retry-After")
+        return HTTPResponse(answer.status, answer.body, answer.content_type, float(wait) if wait else None)
 
     async def apost(self, request: HTTPRequest, timeout: float) -> HTTPResponse:
         raise NotImplementedError
@@ -114,62 +183,217 @@ class Network:
     def close(self) -> None:
         """Nothing is kept open."""
 
+    @property
+    def actions(self) -> list[tuple[str, str]]:
+        """Of each exchange."""
+        return [(exchange.asked, exchange.answered) for exchange in self.log]
+
+    def requests(self, action: str) -> list[Exchange]:
+        """The exchanges with this (short) action."""
+        return [exchange for exchange in self.log if exchange.asked == action]
+
+
+_ACTION = re.compile(rb"<a:Action[^>]*>([^<]*)</a:Action>")
+_STEM = re.compile(r"^.*(/trust|/rm|/200702|/200512|/addressing|urn:test)/")
+
+
+def action_of(payload: bytes) -> str:
+    """The wsa:Action of a message without its namespace; empty if there is none."""
+    found = _ACTION.search(payload)
+    return _STEM.sub("", found[1].decode()) if found else ""
+
+
+Extend = Callable[[castile.Service], None]
+
 
 @dataclass
 class Pair:
-    """A service with an echo and a one-way inbox, and clients of it."""
+    """A service with an echo and a one-way inbox, and clients of it.
+
+    `folder`: where the service's store lies; None: in memory. `extend` adds handlers.
+    """
 
     policy: castile.EndpointPolicy
     folder: Path | None = None
     settings: Settings = FAST
     clock: Clock = system
+    extend: Extend = lambda service: None
     received: list[tuple[str | None, int | None, bytes]] = field(default_factory=list)
+    contexts: list[castile.RequestContext] = field(default_factory=list)
+    """What each run of a handler was told."""
     loop: Loop = field(default_factory=Loop)
     network: Network = field(init=False)
+    clients: list[castile.Client] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.service = self.make_service()
         self.network = Network(self.loop, self.service)
         self.loop.run(self.service.start())
 
+    @property
+    def store_file(self) -> Path:
+        assert self.folder is not None
+        return self.folder / "service.db"
+
     def make_service(self) -> castile.Service:
         service = castile.Service(
+            public_url=ADDRESS,
             policy=self.policy,
             credentials=castile.Certificate(identity("service")),
             users=USERS,
-            public_url=ADDRESS,
-            store=self.folder / "service.db" if self.folder else None,
+            store=self.store_file if self.folder else None,
             settings=self.settings,
             clock=self.clock,
         )
 
         @service.raw("urn:test/Echo")
-        def echo(body: bytes, ctx: castile.RequestContext) -> bytes:
-            self.received.append((ctx.principal, ctx.number, body))
-            return body
+        def echo(content: bytes, ctx: castile.RequestContext) -> bytes:
+            self.note(content, ctx)
+            return content
 
         @service.raw("urn:test/Tell")
-        def tell(body: bytes, ctx: castile.RequestContext) -> None:
-            self.received.append((ctx.principal, ctx.number, body))
+        def tell(content: bytes, ctx: castile.RequestContext) -> None:
+            self.note(content, ctx)
 
+        self.extend(service)
         return service
+
+    def note(self, content: bytes, ctx: castile.RequestContext) -> None:
+        """What a handler calls."""
+        self.received.append((ctx.principal, ctx.number, content))
+        self.contexts.append(ctx)
+
+    @property
+    def bodies(self) -> list[bytes]:
+        """What the handlers got, in their order."""
+        return [content for _, _, content in self.received]
 
     def client(self, user: str = "ada", **options: Any) -> castile.Client:
         options.setdefault("http", self.network)
         options.setdefault("settings", self.settings)
         options.setdefault("clock", self.clock)
         options.setdefault("service_certificate", certificate())
-        return castile.Client(
-            ADDRESS, policy=self.policy, credentials=castile.Username(user, USERS[user]), **options
-        )
+        options.setdefault("policy", self.policy)
+        options.setdefault("credentials", castile.Username(user, USERS[user]))
+        client = castile.Client(ADDRESS, **options)
+        self.clients.append(client)
+        return client
+
+    @property
+    def party(self) -> Party:
+        """The running service's."""
+        return self.service._running()[0]
 
     def restart_service(self) -> None:
         """The service's process ends in good order, and another one opens the store."""
         self.loop.run(self.service.stop())
+        self.start_service()
+
+    def start_service(self) -> None:
+        """Another process opens the store."""
         self.service = self.make_service()
         self.network.service = self.service
         self.loop.run(self.service.start())
 
+    def receive(self, payload: bytes) -> HTTPAnswer:
+        """These bytes arrive at the service."""
+        return self.loop.run(self.service.receive(payload, Arrival("/", "")))
+
+    def opened(self, payload: bytes) -> Inbound:
+        """A request, read with the service's keys."""
+        return inbound.read(self.party, payload, self.party.now(), request=True)
+
     def close(self) -> None:
+        self.network.down = True
+        for client in self.clients:
+            client.close(keep=True)
         self.loop.run(self.service.stop())
         self.loop.close()
+
+
+def opened(client: castile.Client, payload: bytes) -> Inbound:
+    """A response, read with a client's keys."""
+    party = client._party
+    return inbound.read(party, payload, party.now(), request=False)
+
+
+def kill(client: castile.Client) -> None:
+    """Stop a client's threads with nothing said to anybody, as a dying process does."""
+    client.close(keep=True)
+
+
+def image(store: Store, target: Path) -> Path:
+    """The files of a store as a crash at this moment would leave them.
+
+    Copied inside a step, so that no commit of ours is half done; opens like any store.
+    """
+    location = store.location
+    assert location is not None
+    target.mkdir(parents=True, exist_ok=True)
+
+    def copy(_: Transaction) -> None:
+        for path in location.parent.glob(f"{location.name}*"):
+            if not path.name.endswith((".lock", "-shm")):
+                shutil.copy(path, target / path.name)
+
+    store.run(copy).result()
+    return target / location.name
+
+
+def tables(path: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row of every table of castile in a store that is in use."""
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        names = [
+            name
+            for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY 1")
+        ]
+        return {name: sorted(connection.execute(f'SELECT * FROM "{name}"'), key=repr) for name in names}
+    finally:
+        connection.close()
+
+
+def states(store: Store) -> list[object]:
+    """Everything that a client's store knows, less the count and time of attempts."""
+
+    def step(tx: Transaction) -> list[object]:
+        sources = tx.sources()
+        rows = [
+            replace(row, due=None, attempts=0, last_error=None)
+            for record in sources
+            for row in tx.outbox(record.state.key)
+        ]
+        return [tx.contexts(ended=True), sources, tx.destinations(), rows, tx.inbox(), tx.unconsumed()]
+
+    return store.run(step).result()
+
+
+def until(ready: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait for what another thread does; fails if it doesn't."""
+    deadline = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < deadline, "it didn't happen"
+        time.sleep(0.005)
+
+
+def fault_of(payload: bytes) -> str:
+    """The subcode (or code) of a fault on the wire, unsecured or not encrypted."""
+    from castile import xml
+
+    root = xml.parse(payload, Limits())
+    envelope = soap.parse(root, Limits(), len(payload))
+    fault = soap.read_fault(envelope.body[0], envelope.soap)
+    assert fault is not None
+    return fault.subcode[1] if fault.subcode else fault.code
+
+
+@contextmanager
+def running(pair: Pair) -> Iterator[Pair]:
+    """A pair that ends with its block."""
+    try:
+        yield pair
+    finally:
+        pair.close()
+
+
+__all__ = ["ADDRESS", "FAST", "Pair", "load_certificate"]

@@ -13,7 +13,7 @@ from typing import Final
 
 from castile.clock import Now
 from castile.endpoint.inbound import Inbound
-from castile.endpoint.kinds import Kind
+from castile.endpoint.kinds import Kind, understood
 from castile.endpoint.party import Party, reliability_log
 from castile.endpoint.requests import request_digest
 from castile.endpoint.turn import Turn, carry_out
@@ -52,7 +52,7 @@ Rule = Callable[[Turn, OutboxRow], Answered]
 def answered(party: Party, tx: Transaction, inbound: Inbound, row: OutboxRow, now: Now) -> Answered:
     """The step of the walk in, at a client."""
     rule = RULES.get(inbound.kind)
-    if rule is None:
+    if rule is None or not understood(inbound.addressing.action, party.policy):
         raise Violation(f"a client doesn't take {inbound.kind.value}")
     turn = Turn(party, tx, inbound, now)
     turn.recheck()

@@ -16,21 +16,34 @@ import inspect
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
-from castile.endpoint.handlers import Delivery
+from castile.endpoint.handlers import Delivery, Outcome
 from castile.endpoint.kinds import Kind
 from castile.endpoint.outbound import Outgoing, Reply
 from castile.endpoint.party import Party, reliability_log
 from castile.endpoint.replies import number_reply
-from castile.errors import Fault, Retry, SOAPFault, StoreError, UsageError
+from castile.errors import (
+    CastileError,
+    Fault,
+    Malformed,
+    Retry,
+    SOAPFault,
+    StoreBusy,
+    StoreError,
+    StoreFull,
+    UsageError,
+)
 from castile.messages import soap
 from castile.store import Transaction
 from castile.store.application import ApplicationConnection
+from castile.xml import Element, canonical, canonical_fragment, parse
 
-Body = bytes
+Body = bytes | Element
+T = TypeVar("T")
 PARKED = math.inf
 """The queue of this sequence stands still until an operator decides."""
 HandlerFunction = Callable[..., "Body | Coroutine[object, object, Body | None] | None"]
@@ -93,7 +106,7 @@ class Dispatcher:
         self._lock = threading.Lock()
         self._queues: dict[str, deque[Delivery]] = {}
         self._waiting: dict[tuple[str, int], Future[Reply]] = {}
-        self._stopped = False
+        self._ending = threading.Event()
         self.loop: asyncio.AbstractEventLoop | None = None
         """Where coroutine handlers run."""
 
@@ -114,6 +127,12 @@ class Dispatcher:
             if self._waiting.get((sequence, number)) is future:
                 del self._waiting[sequence, number]
 
+    def hold(self, sequences: Iterable[str]) -> None:
+        """Start nothing of these: a message of an earlier process is parked before it."""
+        with self._lock:
+            for sequence in sequences:
+                self._queues.setdefault(sequence, deque())
+
     def start(self, deliveries: tuple[Delivery, ...]) -> None:
         """Queue what a step released, in its order."""
         for delivery in deliveries:
@@ -125,8 +144,13 @@ class Dispatcher:
                 if queue is None:
                     queue = self._queues[delivery.sequence] = deque()
                 queue.append(delivery)
-            if idle and not self._stopped:
-                self._pool.submit(self._work, delivery.sequence)
+            if idle:
+                self._submit(delivery.sequence)
+
+    def start_accepted(self, accepted: Future[Outcome]) -> None:
+        """`start` for a step that has committed."""
+        if not accepted.cancelled() and accepted.exception() is None:
+            self.start(accepted.result().deliveries)
 
     def call(self, delivery: Delivery) -> Future[Reply]:
         """Run the handler of a message outside any sequence; its reply is not stored."""
@@ -134,26 +158,36 @@ class Dispatcher:
 
     def stop(self, drain_seconds: float) -> None:
         """Let running handlers finish, for at most this long; queued ones stay in the store."""
-        self._stopped = True
+        with self._lock:
+            self._ending.set()
         waiting = threading.Thread(
             target=self._pool.shutdown, kwargs={"wait": True, "cancel_futures": True}, daemon=True
         )
         waiting.start()
         waiting.join(drain_seconds)
 
+    def _submit(self, sequence: str) -> None:
+        with self._lock:
+            if not self._ending.is_set():
+                self._pool.submit(self._work, sequence)
+
     def _work(self, sequence: str) -> None:
-        while not self._stopped:
+        while not self._ending.is_set():
             with self._lock:
                 queue = self._queues[sequence]
                 if not queue:
                     del self._queues[sequence]
                     return
                 delivery = queue[0]
-            delay = self._deliver(delivery)
+            try:
+                delay = self._deliver(delivery)
+            except CastileError as error:  # its row can't be read or written: its sequence stops
+                reliability_log.error("message %s of %s stands still: %s", delivery.number, sequence, error)
+                return
             if delay == PARKED:
                 return  # the queue stays, so nothing is started behind it: the order holds
             if delay is not None:
-                retry = threading.Timer(delay, lambda: self._pool.submit(self._work, sequence))
+                retry = threading.Timer(delay, self._submit, (sequence,))
                 retry.daemon = True
                 with self._lock:
                     queue[0] = replace(delivery, attempts=delivery.attempts + 1)
@@ -167,13 +201,13 @@ class Dispatcher:
         handler = self._handlers.get(delivery.action)
         try:
             if handler is not None and handler.transactional:
-                reply = self._run_transaction(handler, delivery)
+                _, reply = self._run_transaction(handler, delivery)
             else:
                 answer = self._run(handler, delivery, None)
-                reply = self._party.store.run(lambda tx: self._finish(tx, delivery, answer)).result()
+                reply = self._commit(lambda tx: self._finish(tx, delivery, answer))
         except Retry as retry:
             return retry.after_seconds
-        except StoreError as error:
+        except (StoreFull, StoreBusy) as error:  # a transaction that never was
             reliability_log.warning("a delivery waits for the store: %s", error)
             return self._party.settings.timers.handler_backoff
         except _Failed as failed:
@@ -182,26 +216,41 @@ class Dispatcher:
             self._wake(delivery, reply)
         return None
 
-    def _run_transaction(self, handler: Handler, delivery: Delivery) -> Reply | None:
+    def _commit(self, step: Callable[[Transaction], T]) -> T:
+        """Commit what came of a handler. It has run and must not run again for want of room: a
+        full disk is waited for."""
+        while True:
+            try:
+                return self._party.run(step)
+            except (StoreFull, StoreBusy) as error:
+                reliability_log.warning("a handler's answer waits for the store: %s", error)
+                if self._ending.wait(self._party.settings.timers.handler_backoff):
+                    raise
+
+    def _run_transaction(self, handler: Handler, delivery: Delivery) -> tuple[Answer | None, Reply | None]:
         """Effects, reply and the mark in one commit; a fault undoes the effects first."""
 
-        def step(tx: Transaction) -> Reply | None:
+        def step(tx: Transaction) -> tuple[Answer | None, Reply | None]:
             answer = self._run(handler, delivery, tx.connection)
             if answer is not None and answer.fault:
                 raise _Undo(answer)
-            return self._finish(tx, delivery, answer)
+            return answer, self._finish(tx, delivery, answer)
 
         seconds = self._party.settings.timers.handler_seconds
         try:
             return self._party.store.run(step, exclusive=True, seconds=seconds).result()
         except _Undo as undo:
             answer = undo.answer
-            return self._party.store.run(lambda tx: self._finish(tx, delivery, answer)).result()
+        except (StoreFull, StoreBusy):
+            raise
+        except StoreError as error:  # too long, or it broke the transaction: as if it had raised
+            answer = self._broke(delivery, error)
+        return answer, self._commit(lambda tx: self._finish(tx, delivery, answer))
 
     def _run(
         self, handler: Handler | None, delivery: Delivery, transaction: ApplicationConnection | None
     ) -> Answer | None:
-        """The handler's answer; None for a message that wants none.
+        """The handler's answer, also where nobody waits for it; None: it has nothing to say.
 
         `Retry` goes through. Any other exception is the answer to a request; a one-way message
         has nobody to tell, so it runs again (RM-121).
@@ -214,7 +263,8 @@ class Dispatcher:
                 (edition.namespace, "ActionNotSupported"),
                 action=edition.fault_action,
             )
-            return self._fault(fault) if delivery.two_way else None
+            reliability_log.warning("there is no handler for %s", delivery.action)
+            return self._fault(fault)
         context = RequestContext(
             delivery.principal,
             delivery.sequence,
@@ -226,37 +276,56 @@ class Dispatcher:
         )
         try:
             result = self._call(handler, delivery.body, context)
-        except (Retry, StoreError):
+            if not delivery.two_way:
+                return None
+            return Answer(f"{delivery.action}Response", self._canonical(handler, result))
+        except Retry:
             raise
         except Fault as fault:
-            return self._fault(fault.fault) if delivery.two_way else None
+            return self._declared(fault, delivery)
         except Exception as error:
-            incident = self._party.new_id()
-            reliability_log.exception("the handler of %s failed (%s)", delivery.action, incident)
-            if not delivery.two_way:
-                raise _Failed(incident) from error
-            text = f"The service failed; its log has the reason as {incident}."
-            return self._fault(SOAPFault("Receiver", text))
-        if not delivery.two_way:
-            return None
-        return Answer(f"{delivery.action}Response", result or b"")
+            if transaction is not None and isinstance(error, StoreFull | StoreBusy):
+                raise
+            return self._broke(delivery, error)
 
-    def _call(self, handler: Handler, body: bytes, context: RequestContext) -> bytes | None:
+    def _declared(self, fault: Fault, delivery: Delivery) -> Answer:
+        """The fault that a handler chose."""
+        detail = fault.fault.detail
+        if detail:
+            try:
+                root = parse(b"<detail>%b</detail>" % detail, self._party.settings.limits)
+            except Malformed as error:
+                return self._broke(delivery, error)
+            detail = b"".join(canonical(child) for child in root)
+        return self._fault(replace(fault.fault, detail=detail))
+
+    def _broke(self, delivery: Delivery, error: Exception) -> Answer:
+        """The answer to whoever waits, without the reason; for a one-way message `_Failed`."""
+        incident = self._party.new_id()
+        reliability_log.error("the handler of %s failed (%s)", delivery.action, incident, exc_info=error)
+        if not delivery.two_way and delivery.sequence is not None:
+            raise _Failed(incident) from error
+        text = f"The service failed; its log has the reason as {incident}."
+        return self._fault(SOAPFault("Receiver", text))
+
+    def _canonical(self, handler: Handler, body: object) -> bytes:
+        """What a handler returned, as it is signed and sent."""
+        if body is None or body == b"":
+            return b""
+        if not isinstance(body, bytes | Element):
+            name = type(body).__name__
+            wanted = "bytes of XML, an element or None is wanted"
+            raise UsageError(f"the handler of {handler.action!r} returned {name}: {wanted}")
+        return canonical_fragment(body, self._party.settings.limits)
+
+    def _call(self, handler: Handler, body: bytes, context: RequestContext) -> object:
         arguments = (body, context) if handler.takes_context else (body,)
-        if not handler.asynchronous:
-            result = handler.function(*arguments)
-        elif self.loop is None:
-            result = asyncio.run(handler.function(*arguments))  # type: ignore[arg-type]
-        else:
-            result = asyncio.run_coroutine_threadsafe(
-                handler.function(*arguments), self.loop  # type: ignore[arg-type]
-            ).result()
-        if result is None or isinstance(result, bytes):
+        result = handler.function(*arguments)
+        if not inspect.iscoroutine(result):
             return result
-        raise UsageError(
-            f"the handler of {handler.action!r} returned {type(result).__name__}: "
-            "bytes of canonical XML are wanted, or None"
-        )
+        if self.loop is None:
+            return asyncio.run(result)
+        return asyncio.run_coroutine_threadsafe(result, self.loop).result()
 
     def _fault(self, fault: SOAPFault) -> Answer:
         policy = self._party.policy
@@ -267,20 +336,17 @@ class Dispatcher:
         """The reply and the mark "done", in one step (DESIGN 4)."""
         if delivery.sequence is None or delivery.number is None:
             return None
-        return number_reply(self._party, tx, delivery, answer)
+        return number_reply(self._party, tx, delivery, answer if delivery.two_way else None)
 
     def _direct(self, delivery: Delivery) -> Reply:
         handler = self._handlers.get(delivery.action)
         if handler is not None and handler.transactional:
-            answer = self._party.store.run(
-                lambda tx: self._run(handler, delivery, tx.connection), exclusive=True
-            ).result()
+            answer, _ = self._run_transaction(handler, delivery)
         else:
             answer = self._run(handler, delivery, None)
         if answer is None:
             return Reply.nothing()
-        kind = Kind.FAULT if answer.fault else Kind.APPLICATION
-        message = Outgoing(kind, answer.action, answer.body, relates_to=delivery.message_id)
+        message = Outgoing(Kind.APPLICATION, answer.action, answer.body, relates_to=delivery.message_id)
         return Reply(message, 500 if answer.fault else 200)
 
     def _again_or_park(self, delivery: Delivery, failed: _Failed) -> float | None:
@@ -298,7 +364,7 @@ class Dispatcher:
                 last_error=f"{type(failed.__cause__).__name__} ({failed})",
             )
 
-        self._party.store.run(note).result()
+        self._commit(note)
         if not parked:
             return float(settings.timers.handler_backoff * 2 ** (attempts - 1))
         reliability_log.error(

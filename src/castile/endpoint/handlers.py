@@ -14,7 +14,7 @@ from typing import Final
 from castile.clock import Now
 from castile.endpoint.binding import prove_possession
 from castile.endpoint.inbound import Inbound
-from castile.endpoint.kinds import Kind
+from castile.endpoint.kinds import Kind, understood
 from castile.endpoint.outbound import Outgoing, Pending, Reply
 from castile.endpoint.party import Party, reliability_log
 from castile.endpoint.replies import (
@@ -76,7 +76,7 @@ Rule = Callable[[Turn], Outcome]
 def accept(party: Party, tx: Transaction, inbound: Inbound, now: Now) -> Outcome:
     """The step of the walk in: replay check, then the rule for this kind of message."""
     rule = RULES.get(inbound.kind)
-    if rule is None:
+    if rule is None or not understood(inbound.addressing.action, party.policy):
         raise Violation(
             f"a service doesn't take {inbound.kind.value}",
             fault=action_not_supported(party, inbound.addressing.action),
@@ -428,7 +428,9 @@ def terminate_sequence(turn: Turn) -> Outcome:
     if replies is None or replies.state.identifier is None:
         return Outcome(Reply.nothing(), deliveries)
     ours = reliability.TerminateSequence(replies.state.identifier).render(edition, addressing)
-    return Outcome(Reply(turn.response(Kind.TERMINATE_SEQUENCE, ours, (header,))), deliveries)
+    # A message of its own that answers nothing, as WCF's.
+    theirs = replace(turn.response(Kind.TERMINATE_SEQUENCE, ours, (header,)), relates_to=None)
+    return Outcome(Reply(theirs), deliveries)
 
 
 def _end(

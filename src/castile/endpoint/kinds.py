@@ -10,6 +10,7 @@ from enum import Enum
 from functools import lru_cache
 
 from castile.policy import EndpointPolicy
+from castile.versions import WSRM
 
 
 class Kind(Enum):
@@ -60,12 +61,13 @@ _TRUST = (Kind.ISSUE, Kind.ISSUE_RESPONSE, Kind.CANCEL, Kind.CANCEL_RESPONSE)
 
 @lru_cache(maxsize=64)
 def actions(policy: EndpointPolicy) -> dict[str, Kind]:
-    """Every action of the machinery that `policy` switches on."""
+    """Every action of the machinery; of WS-ReliableMessaging also in the edition that `policy`
+    doesn't have, so that such a message is refused by name (`understood`)."""
     table: dict[str, Kind] = {
         policy.addressing.fault_action: Kind.FAULT,
         policy.addressing.soap_fault_action: Kind.FAULT,
     }
-    if row := policy.reliability:
+    for row in WSRM.values():
         kinds = _RELIABILITY + (_RELIABILITY_1_1 if row.can_close else (Kind.LAST_MESSAGE,))
         table |= {row.action(kind.value): kind for kind in kinds}
         if row.fault_action:
@@ -73,6 +75,12 @@ def actions(policy: EndpointPolicy) -> dict[str, Kind]:
     if policy.trust:
         table |= {policy.trust.action(kind.value): kind for kind in _TRUST}
     return table
+
+
+def understood(action: str, policy: EndpointPolicy) -> bool:
+    """Whether an action of the machinery is one of this policy's editions."""
+    other = next((row for name, row in WSRM.items() if action.startswith(f"{name}/")), None)
+    return other is None or other == policy.reliability or action == other.fault_action
 
 
 def kind_of(action: str, policy: EndpointPolicy) -> Kind:

@@ -31,12 +31,15 @@ def idle_contexts(party: Party, tx: Transaction, current: str | None) -> list[Co
     ]
 
 
-def interrupted_deliveries(party: Party, tx: Transaction) -> tuple[Delivery, ...]:
-    """A service's messages that were accepted and are not done, in their order (ST-30).
+def interrupted_deliveries(party: Party, tx: Transaction) -> tuple[tuple[Delivery, ...], frozenset[str]]:
+    """A service's messages that were accepted and are not done, in their order (ST-30), and the
+    sequences that stand still behind a parked one.
 
-    Whether a handler had begun isn't known, so each one is marked as delivered again.
+    Whether a handler had begun isn't known, so each message is marked as delivered again.
     """
-    return tuple(
+    left = tuple(
         delivery_of(row, redelivered=True)
         for row in tx.inbox(status="ready", side=party.side, endpoint=party.address)
     )
+    parked = tx.inbox(status="parked", side=party.side, endpoint=party.address)
+    return left, frozenset(row.sequence for row in parked)

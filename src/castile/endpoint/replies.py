@@ -84,8 +84,8 @@ def stored_reply(party: Party, tx: Transaction, record: DestinationRecord, row: 
                 reliability.Sequence(offered.state.identifier, row.number).render(edition),
             )
         headers += (acknowledgement_of(record, edition),)
-    kind = Kind.FAULT if row.fault else Kind.APPLICATION
-    message = Outgoing(kind, row.action, row.body, headers, relates_to=row.relates_to)
+    # A fault of the application is encrypted like any reply (RM-110).
+    message = Outgoing(Kind.APPLICATION, row.action, row.body, headers, relates_to=row.relates_to)
     return Reply(message, 500 if row.fault else 200)
 
 
