@@ -12,20 +12,33 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from castile import xml
 from castile.clock import Now
 from castile.config import Limits
-from castile.endpoint.kinds import Kind, kind_of
+from castile.endpoint.kinds import Kind, kind_of, understood
 from castile.endpoint.party import Party, security_log
-from castile.errors import Exchange, FaultReceived, Malformed, PeerError, SecurityFailure, SOAPFault
+from castile.errors import (
+    WSSE,
+    Exchange,
+    FaultReceived,
+    Malformed,
+    PeerError,
+    SecurityFailure,
+    SOAPFault,
+    Unsupported,
+)
 from castile.messages import addressing, reliability, soap, trust
 from castile.policy import EndpointPolicy
 from castile.security.pipeline import Expectation, Verified, accept_plain, unprotect
-from castile.versions import WSRM, Addressing, Reliability
+from castile.versions import WSA, WSRM, Addressing
 
 T = TypeVar("T")
+_RM_HEADERS: Final = frozenset(
+    {"Sequence", "SequenceAcknowledgement", "AckRequested", "UsesSequenceSTR", "SequenceFault"}
+)
+"""What of WS-RM is understood; UsesSequenceSSL isn't (features CO-07)."""
 
 Lifecycle = (
     reliability.CreateSequence
@@ -94,6 +107,7 @@ def read(party: Party, payload: bytes, now: Now, *, request: bool) -> Inbound:
             got=envelope.soap.name,
             fault=SOAPFault("VersionMismatch", f"This endpoint speaks {policy.soap.name}."),
         )
+    refuse_not_understood(envelope, policy)
     if not request:
         refuse_unsecured_fault(envelope, policy)
     kind = kind_of(_claimed_action(envelope, policy.addressing), policy)
@@ -136,16 +150,16 @@ def typed(verified: Verified, kind: Kind, policy: EndpointPolicy, limits: Limits
         )
     if rm.sequence and not kind.numbered and kind is not Kind.FAULT:
         raise Malformed(f"a Sequence header on {kind.value} (RE-89)")
-    body = _typed_body(verified, kind, policy, edition)
+    body = _typed_body(verified, kind, headers.action, policy)
     if isinstance(body, SOAPFault) and rm.fault and edition:
         body = rm.fault.joined(body, edition)
     return Inbound(kind, verified, headers, rm, body, verified.body_content)
 
 
 def _typed_body(
-    verified: Verified, kind: Kind, policy: EndpointPolicy, edition: Reliability | None
+    verified: Verified, kind: Kind, action: str, policy: EndpointPolicy
 ) -> Lifecycle | None:
-    children = list(verified.body)
+    edition, children = policy.reliability, list(verified.body)
     if kind in (Kind.APPLICATION, Kind.ACKNOWLEDGEMENT, Kind.ACK_REQUESTED, Kind.LAST_MESSAGE):
         return soap.read_fault(children[0], policy.soap) if len(children) == 1 else None
     if len(children) != 1:
@@ -160,8 +174,8 @@ def _typed_body(
         return trust.RequestSecurityToken.parse(child, policy.trust)
     if kind in (Kind.ISSUE_RESPONSE, Kind.CANCEL_RESPONSE) and policy.trust:
         return trust.RequestSecurityTokenResponse.parse(child, policy.trust)
-    if edition is None:
-        raise Malformed(f"{kind.value} on an endpoint without reliable messaging")
+    if edition is None or not understood(action, policy):
+        return None  # refused by its action
     element = getattr(reliability, kind.value)
     parsed: Lifecycle = element.parse(child, edition, policy.addressing)
     return parsed
@@ -182,6 +196,20 @@ def _claimed_action(envelope: soap.Envelope, edition: Addressing) -> str:
             ),
         )
     return xml.text_of(actions[0]).strip()
+
+
+def refuse_not_understood(envelope: soap.Envelope, policy: EndpointPolicy) -> None:
+    """A header that must be understood and isn't (SOAP 1.2 part 1, 5.4.8)."""
+    for block in envelope.headers:
+        namespace, local = xml.name_of(block)
+        known = namespace in WSA or (namespace, local) == (WSSE, "Security")
+        if policy.reliability is not None and namespace in WSRM:
+            known = local in _RM_HEADERS  # of another edition: told below, by name
+        if not known and soap.must_understand(block, envelope.soap):
+            raise Unsupported(
+                f"the header {local} of {namespace} must be understood, and isn't",
+                fault=SOAPFault("MustUnderstand", "A header block was not understood."),
+            )
 
 
 def refuse_unsecured_fault(envelope: soap.Envelope, policy: EndpointPolicy) -> None:
