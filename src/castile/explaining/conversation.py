@@ -1,0 +1,263 @@
+"""A captured conversation from its first message to its last.
+
+Messages are opened one after another; what each hands over (an EncryptedKey, both entropies of a
+security context, a sequence) serves those behind it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from castile.endpoint.kinds import Kind
+from castile.explaining import words
+from castile.explaining.capture import Capture
+from castile.explaining.diagnosis import causes, habits
+from castile.explaining.keys import Keys
+from castile.explaining.opened import Opened, begin, finish
+from castile.explaining.report import Explanation, MessageReport, Verdict, verdict
+from castile.explaining.rules import Surroundings, broken
+from castile.explaining.sequences import Sequences
+from castile.messages import trust
+from castile.security.keys import SealedKey, p_sha1
+from castile.security.trace import SignatureChecked
+from castile.versions import CONVERSATION_OF
+
+
+@dataclass(slots=True)
+class Conversation:
+    """What is known once some of the messages were opened."""
+
+    keys: Keys
+    messages: list[Opened]
+    sequences: Sequences
+    requests: dict[str, Opened] = field(default_factory=dict)
+    """By MessageID, those that came already."""
+    planned: dict[str, Opened] = field(default_factory=dict)
+    """By MessageID, all requests of the capture."""
+    last_request: dict[str, Opened] = field(default_factory=dict)
+    """By thread."""
+    used: dict[str, set[str]] = field(default_factory=dict)
+    """Contexts that have signed, by thread."""
+    ended: dict[str, str] = field(default_factory=dict)
+    octets: dict[bytes, str] = field(default_factory=dict)
+    signatures: dict[bytes, tuple[str, bytes]] = field(default_factory=dict)
+
+
+def explain(capture: Capture, keys: Keys, now: float | None = None) -> Explanation:
+    """Open and judge every message, each at its own time unless `now` (UTC seconds) is given."""
+    messages = [begin(captured) for captured in capture.messages]
+    last = 0.0
+    for message in messages:
+        last = message.now or last
+        message.now = last if now is None else now
+    conversation = Conversation(keys.copy(), messages, Sequences(_midway(messages), _ahead(capture, messages)))
+    for message in messages:
+        if not message.response and (name := _message_id(message)) is not None:
+            conversation.planned.setdefault(name, message)
+    reports = tuple(_explain(conversation, index) for index in range(len(messages)))
+    return Explanation(verdict(reports), reports)
+
+
+def _explain(conversation: Conversation, index: int) -> MessageReport:
+    message = conversation.messages[index]
+    if message.envelope is None:
+        return MessageReport(message.file, None, "failed", problems=(message.unfit or "",), title="no message")
+    _pair(conversation, message)
+    around = _surroundings(conversation, index)
+    keys = conversation.keys
+    keys.wanted.clear()
+    finish(message, keys)
+    message.wanted = tuple(dict.fromkeys(keys.wanted))
+    _learn(conversation, message)
+    rules = broken(message, around)
+    followed, notes = conversation.sequences.follow(message, thin=around.thin)
+    _remember(conversation, message, around)
+    missing, faults = _failures(message)
+    found = (*missing, *rules, *faults, *followed)
+    judged = _verdict(message, bool(missing), bool(found))
+    if judged == "unprotected":
+        notes += missing
+        found = tuple(text for text in found if text not in missing)
+    return MessageReport(
+        file=message.file,
+        action=message.action,
+        verdict=judged,
+        signed=words.signed(message),
+        encrypted=words.encrypted(message),
+        sequence=conversation.sequences.state_of(message),
+        problems=tuple(dict.fromkeys(found)),
+        warnings=tuple(dict.fromkeys((*notes, *message.oddities, *habits(message, around)))),
+        title=words.title(message),
+        response=message.response,
+        details=words.details(message),
+    )
+
+
+def _verdict(message: Opened, missing: bool, wrong: bool) -> Verdict:
+    """Of one message (OP-19)."""
+    if not message.shape.protected:
+        return "unprotected"
+    if missing:
+        return "unreadable"
+    return "failed" if wrong else "verified"
+
+
+def _failures(message: Opened) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What `unprotect` objected to: missing keys by name, then the rest with its cause."""
+    if message.failure is None and not any(problem.missing_key for problem in message.trace.problems):
+        return (), ()
+    problems = message.trace.problems
+    missing = tuple(f"a key is missing: {name}" for name in message.wanted)
+    if not missing:
+        missing = tuple(problem.text for problem in problems if problem.missing_key)
+    faults = [f"{problem.text}{causes(message, problem)}" for problem in problems if not problem.missing_key]
+    if message.failure is not None and not problems:
+        faults.append(str(message.failure))
+    return tuple(dict.fromkeys(missing)) if any(p.missing_key for p in problems) else (), tuple(faults)
+
+
+# ---- what stands around a message
+
+
+def _pair(conversation: Conversation, message: Opened) -> None:
+    """The request that a response answers: by RelatesTo, else the one before it."""
+    thread = message.captured.thread
+    if not message.response:
+        conversation.last_request[thread] = message
+        if (name := _message_id(message)) is not None:
+            conversation.requests.setdefault(name, message)
+        return
+    related = message.addressing.relates_to if message.addressing is not None else None
+    if related is not None and related in conversation.planned:
+        message.answers = conversation.requests.get(related)
+    else:
+        message.answers = conversation.last_request.get(thread)
+
+
+def _surroundings(conversation: Conversation, index: int) -> Surroundings:
+    message = conversation.messages[index]
+    thread = [each for each in conversation.messages if each.captured.thread == message.captured.thread]
+    place = next(number for number, each in enumerate(thread) if each is message)
+    before, after = thread[:place], thread[place + 1 :]
+    full = any(each.shape.full for each in before)
+    thin = not full and sum(each.shape.full for each in after) <= sum(each.shape.thin for each in after)
+    related = message.addressing.relates_to if message.addressing is not None else None
+    later = message.response and related in conversation.planned and related not in conversation.requests
+    return Surroundings(
+        keys=conversation.keys,
+        context=any(map(_has_context, before)) or sum(map(_has_context, after)) > 1,
+        thin=thin and not message.shape.full and _over_tls(thread, message),
+        full=full,
+        answer=_answer(message, after),
+        later=later,
+        used=set(conversation.used.get(message.captured.thread, ())),
+        ended=conversation.ended,
+        octets=conversation.octets,
+        signatures=conversation.signatures,
+        digest=hashlib.sha256(message.captured.payload).digest(),
+    )
+
+
+def _over_tls(thread: Iterable[Opened], message: Opened) -> bool:
+    """Whether this looks like the transport shape: something of it has at least a Timestamp."""
+    return message.shape.timestamp or any(each.shape.thin for each in thread)
+
+
+def _has_context(message: Opened) -> bool:
+    return message.shape.context is not None or message.bootstrap
+
+
+def _answer(message: Opened, after: list[Opened]) -> Opened | None:
+    """What answers a request: by RelatesTo, else a response right behind it."""
+    if message.response:
+        return None
+    name = _message_id(message)
+    for each in after:
+        related = each.addressing.relates_to if each.addressing is not None else None
+        if each.response and related is not None and related == name:
+            return each
+    return after[0] if after and after[0].response and _related(after[0]) is None else None
+
+
+def _related(message: Opened) -> str | None:
+    return message.addressing.relates_to if message.addressing is not None else None
+
+
+def _message_id(message: Opened) -> str | None:
+    return message.addressing.message_id if message.addressing is not None else None
+
+
+def _midway(messages: list[Opened]) -> bool:
+    """The capture begins in the middle of a conversation: no beginning, and a sequence at once."""
+    beginnings = (Kind.CREATE_SEQUENCE, Kind.CREATE_SEQUENCE_RESPONSE)
+    if any(each.kind in beginnings or each.bootstrap or each.handshake for each in messages):
+        return False
+    first = next((each for each in messages if each.envelope is not None), None)
+    if first is None:
+        return False
+    headers = first.reliability
+    return bool(headers.sequence or headers.acknowledgements or headers.ack_requested) or (
+        first.kind in (Kind.CLOSE_SEQUENCE, Kind.TERMINATE_SEQUENCE)
+    )
+
+
+def _ahead(capture: Capture, messages: list[Opened]) -> dict[str, int]:
+    """The highest number of each sequence, where a response's place says little about its time."""
+    highest: dict[str, int] = {}
+    for message in messages if capture.paired else ():
+        header = message.reliability.sequence
+        if header is not None:
+            highest[header.identifier] = max(header.number, highest.get(header.identifier, 0))
+    return highest
+
+
+# ---- what a message hands over
+
+
+def _learn(conversation: Conversation, message: Opened) -> None:
+    """Keys for the messages to come: EncryptedKeys, and security contexts from their RSTR."""
+    verified = message.verified
+    if verified is not None and isinstance(verified.reply_key, SealedKey):
+        conversation.keys.sealed[verified.reply_key.sha1] = verified.reply_key
+    answer, asked = message.body, message.answers
+    if not isinstance(answer, trust.RequestSecurityTokenResponse) or message.trust is None:
+        return
+    if answer.token is None:
+        return
+    request = asked.body if asked is not None else None
+    secret = answer.proof_secret
+    if secret is None and isinstance(request, trust.RequestSecurityToken):
+        if request.entropy is None or answer.entropy is None or not answer.computed_key:
+            return
+        bits = answer.key_size or request.key_size or 256
+        secret = p_sha1(request.entropy, answer.entropy, min(bits, 1024) // 8)
+    if secret is not None:
+        edition = CONVERSATION_OF[message.trust.namespace]
+        conversation.keys.learn_context(answer.token.identifier, answer.token.instance, secret, edition)
+
+
+def _remember(conversation: Conversation, message: Opened, around: Surroundings) -> None:
+    """What later messages must not repeat, and which contexts are in use or over."""
+    conversation.octets.setdefault(around.digest, message.file)
+    verified = message.verified
+    if verified is None:
+        return
+    used = conversation.used.setdefault(message.captured.thread, set())
+    for signature in verified.signatures:
+        conversation.signatures.setdefault(signature.value, (message.file, around.digest))
+        if signature.key.kind == "context":
+            used.add(signature.key.name)
+    body = message.body
+    if (
+        isinstance(body, trust.RequestSecurityToken)
+        and body.request_type == "Cancel"
+        and body.cancel_target is not None
+    ):
+        named = verified.resolve_context(body.cancel_target)
+        if named is not None and any(
+            isinstance(finding, SignatureChecked) and finding.key is not None and finding.key.name == named
+            for finding in message.trace.findings
+        ):
+            conversation.ended[named] = message.file

@@ -1,0 +1,318 @@
+"""One captured message, opened: what `unprotect` found, and what the message says.
+
+Nothing here judges: keys, digests and decryption are `unprotect`'s, headers and bodies are read
+by the dataclasses of `castile.messages`. What those refuse is kept as text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from castile import xml
+from castile.clock import Now
+from castile.config import Limits, Timers
+from castile.endpoint.kinds import Kind, kind_of
+from castile.errors import Malformed, PeerError, SOAPFault, Unsupported
+from castile.explaining.capture import Captured
+from castile.messages import addressing, reliability, soap, trust
+from castile.messages.security import ID, Timestamp
+from castile.policy import EndpointPolicy
+from castile.security.coverage import header_name
+from castile.security.keys import KeySource
+from castile.security.pipeline import Expectation, Verified, unprotect
+from castile.security.trace import Trace
+from castile.versions import (
+    CONVERSATION_OF,
+    DS,
+    SOAP_1_2,
+    WSA_1_0,
+    WSRM,
+    WSSC,
+    WSSE,
+    WST,
+    WSU,
+    XENC,
+    Addressing,
+    Reliability,
+    Trust,
+)
+from castile.xml import Element
+
+LIMITS: Final = Limits()
+TIMERS: Final = Timers()
+_ANYTHING: Final = Expectation(policy=None, edition=None, request=True)
+_DATA: Final = f"{{{XENC}}}EncryptedData"
+_SIGNATURE: Final = f"{{{DS}}}Signature"
+_REFERENCE: Final = f"{{{DS}}}SignedInfo/{{{DS}}}Reference"
+_STR: Final = f".//{{{WSSE}}}Reference"
+_PROTECTING: Final = frozenset({_DATA, _SIGNATURE, f"{{{XENC}}}EncryptedKey", f"{{{XENC}}}ReferenceList"})
+_CONTEXT_TOKENS: Final = frozenset(f"{{{namespace}}}SecurityContextToken" for namespace in WSSC)
+_CONTEXT_TYPES: Final = frozenset(row.token_type for row in WSSC.values())
+
+Body = (
+    reliability.CreateSequence
+    | reliability.CreateSequenceResponse
+    | reliability.CloseSequence
+    | reliability.CloseSequenceResponse
+    | reliability.TerminateSequence
+    | reliability.TerminateSequenceResponse
+    | trust.RequestSecurityToken
+    | trust.RequestSecurityTokenResponse
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a message's security looks like from outside, before any key is used."""
+
+    protected: bool = False
+    """Something in it is signed or encrypted, or says so."""
+    full: bool = False
+    """The Body is signed or encrypted, as far as can be seen: message security."""
+    thin: bool = False
+    """Signed, but not over the Body: what goes over TLS."""
+    context: str | None = None
+    """Identifier of the security context that its Security header names."""
+    timestamp: bool = False
+
+
+@dataclass(slots=True)
+class Opened:
+    """A message and all that is known of it."""
+
+    captured: Captured
+    envelope: soap.Envelope | None = None
+    unfit: str | None = None
+    """Why it is no SOAP message."""
+    shape: Shape = field(default_factory=Shape)
+    action: str | None = None
+    kind: Kind = Kind.APPLICATION
+    exchange: str = ""
+    """Of WS-Trust, as its action says: ``RST/SCT``, ``RSTR/SCT/Cancel``, ``RST/Issue``."""
+    addressing: addressing.Headers | None = None
+    reliability: reliability.RMHeaders = field(default_factory=reliability.RMHeaders)
+    edition: Addressing = WSA_1_0
+    rm: Reliability | None = None
+    trust: Trust | None = None
+    misread: list[str] = field(default_factory=list)
+    """What its headers say wrongly."""
+    oddities: list[str] = field(default_factory=list)
+    """What its Body says wrongly."""
+    fault: SOAPFault | None = None
+    body: Body | None = None
+    response: bool = False
+    answers: Opened | None = None
+    """The request that it answers."""
+    now: float = 0.0
+    """UTC: the moment at which it is judged."""
+    trace: Trace = field(default_factory=Trace)
+    verified: Verified | None = None
+    failure: PeerError | None = None
+    wanted: tuple[str, ...] = ()
+    """Keys that were needed and aren't at hand."""
+
+    @property
+    def file(self) -> str:
+        """The base name of its file."""
+        return self.captured.file
+
+    @property
+    def handshake(self) -> bool:
+        """A leg of a negotiation inside SOAP, which nothing can protect yet."""
+        return self.exchange in ("RST/Issue", "RSTR/Issue", "RSTRC/IssueFinal") and _exchanges(self.envelope)
+
+    @property
+    def bootstrap(self) -> bool:
+        """RST/SCT or its answer, also of a renewal."""
+        return self.exchange in ("RST/SCT", "RSTR/SCT", "RST/SCT/Renew", "RSTR/SCT/Renew")
+
+
+def begin(captured: Captured) -> Opened:
+    """Parse a message and read what stands in clear."""
+    opened = Opened(captured)
+    payload = captured.payload
+    try:
+        envelope = soap.parse(xml.parse(payload, LIMITS), LIMITS, len(payload))
+    except (Malformed, Unsupported) as error:
+        opened.unfit = str(error)
+        return opened
+    opened.envelope = envelope
+    opened.shape = _shape(envelope)
+    _read_headers(opened, envelope)
+    opened.response = _direction(opened)
+    opened.now = _created(envelope) or 0.0
+    return opened
+
+
+def finish(opened: Opened, keys: KeySource) -> None:
+    """Have `unprotect` verify it at `opened.now`, then read its Body."""
+    envelope = opened.envelope
+    if envelope is None:
+        return
+    body: Element | None = envelope.body
+    if envelope.security is not None or opened.shape.protected:
+        expectation = replace(_ANYTHING, request=not opened.response)
+        now = Now(opened.now, 0.0)
+        try:
+            opened.verified = unprotect(envelope, keys, expectation, now, LIMITS, TIMERS, opened.trace)
+            body = opened.verified.body
+        except PeerError as error:
+            opened.failure = error
+    if body is not None and not (len(body) and body[0].tag == _DATA):
+        _read_body(opened, body)
+
+
+# ---- from outside
+
+
+def _shape(envelope: soap.Envelope) -> Shape:
+    body = envelope.body
+    sealed = len(body) > 0 and body[0].tag == _DATA
+    security = envelope.security
+    if security is None:
+        return Shape(protected=sealed, full=sealed)
+    tags = [child.tag for child in security]
+    signatures = [child for child in security if child.tag == _SIGNATURE]
+    name = body.get(ID) or body.get("Id")
+    over_body = any(
+        reference.get("URI") == f"#{name}"
+        for signature in signatures
+        for reference in signature.findall(_REFERENCE)
+    )
+    full = sealed or over_body or _DATA in tags
+    return Shape(
+        protected=sealed or bool(_PROTECTING.intersection(map(str, tags))),
+        full=full,
+        thin=bool(signatures) and not full,
+        context=_named_context(security),
+        timestamp=f"{{{WSU}}}Timestamp" in tags,
+    )
+
+
+def _named_context(security: Element) -> str | None:
+    """The context that the header carries, or that its keys refer to by Identifier."""
+    for child in security:
+        if child.tag in _CONTEXT_TOKENS:
+            for part in child:
+                if isinstance(part.tag, str) and part.tag.endswith("}Identifier"):
+                    return (part.text or "").strip() or None
+    for reference in security.iterfind(_STR):
+        uri = reference.get("URI") or ""
+        if reference.get("ValueType") in _CONTEXT_TYPES and not uri.startswith("#"):
+            return uri
+    return None
+
+
+def _exchanges(envelope: soap.Envelope | None) -> bool:
+    if envelope is None:
+        return False
+    return any(envelope.body.find(f".//{{{namespace}}}BinaryExchange") is not None for namespace in WST)
+
+
+def _created(envelope: soap.Envelope) -> float | None:
+    """The message's own time."""
+    for child in envelope.security if envelope.security is not None else ():
+        if child.tag == f"{{{WSU}}}Timestamp":
+            try:
+                return Timestamp.parse(child).created
+            except (Malformed, Unsupported):
+                return None
+    return None
+
+
+# ---- headers
+
+
+def _read_headers(opened: Opened, envelope: soap.Envelope) -> None:
+    headers = [block for block in envelope.headers if block is not envelope.security]
+    opened.action = next(
+        ((block.text or "").strip() for block in headers if header_name(block) == "wsa:Action"), None
+    )
+    try:
+        edition = addressing.edition_of(headers)
+        if edition is not None:
+            opened.edition = edition
+            opened.addressing = addressing.parse(headers, edition)
+    except PeerError as error:
+        opened.misread.append(str(error))
+    _classify(opened, envelope, headers)
+    if opened.rm is None:
+        return
+    try:
+        opened.reliability = reliability.parse_headers(headers, opened.rm)
+    except PeerError as error:
+        opened.misread.append(str(error))
+
+
+def _classify(opened: Opened, envelope: soap.Envelope, headers: list[Element]) -> None:
+    action = opened.action or ""
+    found = [WSRM[space] for space in map(xml.namespace_of, headers) if space in WSRM]
+    opened.rm = next((row for row in WSRM.values() if action.startswith(f"{row.namespace}/")), None)
+    if opened.rm is None and found:
+        opened.rm = found[0]
+    opened.trust = next((row for row in WST.values() if action.startswith(f"{row.namespace}/")), None)
+    policy = EndpointPolicy(
+        soap=envelope.soap,
+        addressing=opened.edition,
+        reliability=opened.rm,
+        conversation=CONVERSATION_OF[opened.trust.namespace] if opened.trust else None,
+        trust=opened.trust,
+        bootstrap=None,
+        application=None,
+    )
+    opened.kind = kind_of(action, policy)
+    if opened.trust is not None:
+        opened.exchange = action.removeprefix(f"{opened.trust.namespace}/")
+
+
+def _direction(opened: Opened) -> bool:
+    """Whether it is a response: by its file's name, else by what it says."""
+    if opened.captured.response is not None:
+        return opened.captured.response
+    if opened.addressing is not None and opened.addressing.relates_to is not None:
+        return True
+    if opened.exchange:
+        return opened.exchange.startswith("RSTR")
+    if opened.kind is Kind.FAULT or opened.kind.value.endswith("Response"):
+        return True
+    return (opened.action or "").endswith("Response")
+
+
+# ---- the Body
+
+
+def _read_body(opened: Opened, body: Element) -> None:
+    children = xml.inside(body) if not (body.text or "").strip() else []
+    if len(children) != 1:
+        return
+    child = children[0]
+    version = opened.envelope.soap if opened.envelope is not None else SOAP_1_2
+    try:
+        opened.fault = soap.read_fault(child, version)
+        if opened.fault is None:
+            opened.body = _typed(opened, child)
+    except PeerError as error:
+        opened.oddities.append(f"the Body isn't as its specification has it: {error}")
+
+
+_RELIABILITY: Final = {
+    Kind.CREATE_SEQUENCE: reliability.CreateSequence,
+    Kind.CREATE_SEQUENCE_RESPONSE: reliability.CreateSequenceResponse,
+    Kind.CLOSE_SEQUENCE: reliability.CloseSequence,
+    Kind.CLOSE_SEQUENCE_RESPONSE: reliability.CloseSequenceResponse,
+    Kind.TERMINATE_SEQUENCE: reliability.TerminateSequence,
+    Kind.TERMINATE_SEQUENCE_RESPONSE: reliability.TerminateSequenceResponse,
+}
+
+
+def _typed(opened: Opened, child: Element) -> Body | None:
+    if opened.trust is not None and not opened.handshake:
+        if opened.exchange.startswith("RSTR"):
+            return trust.RequestSecurityTokenResponse.parse(child, opened.trust)
+        if opened.exchange.startswith("RST"):
+            return trust.RequestSecurityToken.parse(child, opened.trust)
+    element = _RELIABILITY.get(opened.kind)
+    if element is not None and opened.rm is not None:
+        return element.parse(child, opened.rm, opened.edition)
+    return None

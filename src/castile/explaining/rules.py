@@ -1,0 +1,261 @@
+"""What is wrong with a captured message although its keys fit: an attack's marks (OP-18).
+
+`RULES` is a table: each row looks at one message in its surroundings and says in one sentence
+what is wrong, or nothing. What needs a cryptographic check was done by `unprotect` before; what
+needs the state of a sequence is in `sequences`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from castile.endpoint.kinds import Kind
+from castile.explaining.keys import Keys
+from castile.explaining.opened import Opened
+from castile.messages import trust
+from castile.security.coverage import doubled_headers, header_name, required_headers
+from castile.security.pipeline import VerifiedSignature
+from castile.security.trace import KeyDerived, SignatureChecked, TokenSeen
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """What a conversation has shown around the message that is looked at."""
+
+    keys: Keys
+    context: bool = False
+    """The conversation has a security context."""
+    thin: bool = False
+    """It goes over TLS: the context signs the Timestamp alone, if anything (CO-11)."""
+    full: bool = False
+    """An earlier message was under message security."""
+    answer: Opened | None = None
+    """What answered this message later."""
+    later: bool = False
+    """Its RelatesTo names a request that comes only later."""
+    used: set[str] = field(default_factory=set)
+    """Contexts that have signed already."""
+    ended: dict[str, str] = field(default_factory=dict)
+    """Cancelled contexts, and the file that cancelled them."""
+    octets: dict[bytes, str] = field(default_factory=dict)
+    """Files by digest of all octets that came."""
+    signatures: dict[bytes, tuple[str, bytes]] = field(default_factory=dict)
+    """File and digest of the message that had a signature value first."""
+    digest: bytes = b""
+    """Of this message's octets."""
+
+
+Check = Callable[[Opened, Surroundings], Iterator[str]]
+
+
+def _doubled(message: Opened, _: Surroundings) -> Iterator[str]:
+    if message.envelope is not None:
+        for name in doubled_headers(message.envelope):
+            yield f"the header {name} stands twice"
+
+
+def _unprotected(message: Opened, around: Surroundings) -> Iterator[str]:
+    if message.shape.protected or message.fault is not None or message.handshake:
+        return
+    asked = message.answers
+    if around.thin:
+        if not message.response and around.used and not message.bootstrap:
+            yield "it is not signed by the security context, as the requests before it are"
+    elif message.bootstrap:
+        yield f"{message.exchange} is neither signed nor encrypted"
+    elif message.response and asked is not None and asked.shape.protected:
+        yield f"it answers the protected {asked.file}, and is neither signed nor encrypted"
+    elif around.context:
+        yield "it is neither signed nor encrypted, and the conversation has a security context"
+    elif around.answer is not None and around.answer.shape.protected:
+        yield f"it is neither signed nor encrypted, and {around.answer.file}, which answers it, is"
+    elif around.full and not message.response:
+        yield "it is neither signed nor encrypted, and the messages before it are"
+
+
+def _shrunk(message: Opened, around: Surroundings) -> Iterator[str]:
+    if not message.shape.protected or message.fault is not None or around.thin:
+        return
+    if message.verified is None:
+        if message.shape.thin and around.full:
+            yield "its signature leaves out the Body, which earlier messages have signed"
+        return
+    primary = _primary(message)
+    if any("Body" in signature.covered for signature in primary):
+        return
+    covered = sorted({name for signature in primary for name in signature.covered})
+    said = f"signs only {', '.join(covered)}" if covered else "is encrypted without a signature"
+    if around.full:
+        yield f"it {said}, while earlier messages have signed the Body"
+    elif message.bootstrap:
+        yield f"{message.exchange} {said}"
+
+
+def _one_signature(message: Opened, around: Surroundings) -> Iterator[str]:
+    """Under an SCT: one signature over Body, RM headers, every WS-A header and Timestamp."""
+    verified, envelope = message.verified, message.envelope
+    if verified is None or envelope is None or around.thin:
+        return
+    primary = _primary(message)
+    others = [each for each in primary if each.key.kind != "context"]
+    contexts = {each.key.name for each in message.trace.findings if isinstance(each, KeyDerived)
+                and each.key.kind == "context"}
+    if not contexts or (others and len(others) == len(primary)):
+        return
+    if not primary:
+        yield "a key of the security context encrypts it, and none signs it"
+        return
+    if len(primary) > 1:
+        yield f"{len(primary)} signatures cover its parts, where one has to cover them all"
+    wanted = {"Body", "wsu:Timestamp", *map(header_name, required_headers(envelope))}
+    best = max(primary, key=lambda each: len(wanted & each.covered))
+    missing = sorted(wanted - best.covered)
+    if missing:
+        yield f"the security context's signature leaves out {', '.join(missing)}"
+    for name in sorted(contexts - {best.key.name}):
+        yield f"security context {name} is used in it beside {best.key.name}, which signs"
+
+
+def _stranger(message: Opened, around: Surroundings) -> Iterator[str]:
+    for finding in message.trace.findings:
+        if isinstance(finding, SignatureChecked) and finding.ok and finding.certificate is not None:
+            if not around.keys.trusts(finding.certificate):
+                name = finding.certificate.subject.rfc4514_string()
+                yield (
+                    f"the signer's certificate ({name}) is neither among the keys given nor issued by "
+                    "one that is"
+                )
+
+
+def _signed_twice(message: Opened, around: Surroundings) -> Iterator[str]:
+    for signature in message.verified.signatures if message.verified is not None else ():
+        first = around.signatures.get(signature.value)
+        if first is not None and first[1] != around.digest:
+            yield f"its signature is that of {first[0]}, which is another message"
+            return
+
+
+def _again(message: Opened, around: Surroundings) -> Iterator[str]:
+    """The same octets twice: inside a sequence its numbers tell, outside nothing does."""
+    first = around.octets.get(around.digest)
+    headers = message.reliability
+    numbered = headers.sequence or headers.acknowledgements or headers.ack_requested
+    if first is None or numbered or message.kind in _IDEMPOTENT:
+        return
+    if not message.shape.protected and message.kind is Kind.CREATE_SEQUENCE:
+        return  # repeated until it is answered
+    identified = message.addressing is not None and message.addressing.message_id is not None
+    if message.shape.protected or (identified and message.fault is None):
+        yield f"it is {first} again, octet for octet, outside a sequence"
+
+
+_IDEMPOTENT: Final = (
+    Kind.CLOSE_SEQUENCE,
+    Kind.CLOSE_SEQUENCE_RESPONSE,
+    Kind.TERMINATE_SEQUENCE,
+    Kind.TERMINATE_SEQUENCE_RESPONSE,
+    Kind.CREATE_SEQUENCE_RESPONSE,
+)
+"""They name a sequence in their Body, and to repeat them changes nothing (RM-77)."""
+
+
+def _other_key(message: Opened, _: Surroundings) -> Iterator[str]:
+    """An answer is protected by the key of its request."""
+    asked = message.answers
+    if not message.response or asked is None or message.verified is None or asked.verified is None:
+        return
+    ours, theirs = _primary(message)[:1], _primary(asked)[:1]
+    if not ours or not theirs:
+        return
+    given, expected = ours[0].key, theirs[0].key
+    if given.kind != expected.kind and "context" in (given.kind, expected.kind):
+        yield f"it answers {asked.file}, signed under {expected}, and is signed under {given}"
+    elif given.kind == expected.kind != "certificate" and given.name != expected.name:
+        yield f"it answers {asked.file}, signed under {expected}, and is signed under {given}"
+
+
+def _confirmation(message: Opened, _: Surroundings) -> Iterator[str]:
+    """SignatureConfirmation repeats the request's signature values (WSS 1.1.1, 8.5)."""
+    confirmed = [
+        finding.text
+        for finding in message.trace.findings
+        if isinstance(finding, TokenSeen) and finding.part == "wsse11:SignatureConfirmation"
+    ]
+    asked = message.answers
+    if not confirmed or asked is None or asked.verified is None:
+        return
+    sent = {signature.value.hex() for signature in asked.verified.signatures}
+    if any(text and text not in sent for text in confirmed):
+        yield f"its SignatureConfirmation is not the value of {asked.file}'s signature: it answers another request"
+
+
+def _unasked(message: Opened, around: Surroundings) -> Iterator[str]:
+    """An answer answers a request that was sent, and an RSTR its own RST (SC-08)."""
+    headers = message.addressing
+    if headers is None or headers.relates_to is None:
+        return
+    if around.later:
+        yield f"it relates to {headers.relates_to}, a request that is only sent later"
+    elif message.answers is not None and isinstance(message.body, trust.RequestSecurityTokenResponse):
+        if not isinstance(message.answers.body, trust.RequestSecurityToken) and not (
+            message.answers.failure or message.answers.handshake
+        ):
+            yield f"it hands out a token, and {message.answers.file}, to which it relates, asked for none"
+
+
+def _cancelled(message: Opened, around: Surroundings) -> Iterator[str]:
+    verified = message.verified
+    if verified is None or message.response:
+        return
+    for signature in verified.signatures:
+        if signature.key.kind == "context" and signature.key.name in around.ended:
+            yield f"security context {signature.key.name} was cancelled by {around.ended[signature.key.name]}"
+    body = message.body
+    if isinstance(body, trust.RequestSecurityToken) and body.cancel_target is not None:
+        named = verified.resolve_context(body.cancel_target)
+        if named not in {signature.key.name for signature in verified.signatures}:
+            yield f"it asks to cancel security context {named}, whose key doesn't sign it"
+
+
+def _misread(message: Opened, _: Surroundings) -> Iterator[str]:
+    yield from message.misread
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One thing that is wrong also without a policy at hand."""
+
+    name: str
+    what: str
+    check: Check
+
+
+RULES: Final = (
+    Rule("doubled-header", "a header that occurs once stands twice", _doubled),
+    Rule("headers", "WS-Addressing or WS-RM headers that break their specification", _misread),
+    Rule("unprotected", "an unprotected message where protection is due", _unprotected),
+    Rule("cover-shrinks", "cover that shrinks in mid-conversation", _shrunk),
+    Rule("one-signature", "under an SCT anything but one signature over all", _one_signature),
+    Rule("stranger", "a signer whose certificate nobody knows", _stranger),
+    Rule("signature-twice", "one signature on two different messages", _signed_twice),
+    Rule("octets-twice", "the same octets twice outside a sequence", _again),
+    Rule("other-key", "an answer under another key than its request", _other_key),
+    Rule("confirmation", "a SignatureConfirmation of another request", _confirmation),
+    Rule("unasked", "an answer to what was not asked", _unasked),
+    Rule("cancelled", "a context used after it was cancelled, or cancelled by another", _cancelled),
+)
+"""In the order in which they are told."""
+
+
+def _primary(message: Opened) -> list[VerifiedSignature]:
+    """The signatures over the message itself."""
+    if message.verified is None:
+        return []
+    return [signature for signature in message.verified.signatures if not signature.endorsing]
+
+
+def broken(message: Opened, around: Surroundings) -> list[str]:
+    """Everything that `RULES` find wrong with a message."""
+    return [text for rule in RULES for text in rule.check(message, around)]
