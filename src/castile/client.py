@@ -25,7 +25,7 @@ from castile.clock import Clock, system
 from castile.config import Settings
 from castile.credentials import Username, load_certificate, resolve
 from castile.endpoint import recover
-from castile.endpoint.party import Party, reliability_log
+from castile.endpoint.party import NewId, Party, reliability_log
 from castile.errors import (
     FaultReceived,
     InDoubt,
@@ -79,7 +79,8 @@ class Client:
     `address`: the endpoint's URL. `policy`: what it asks for. `credentials`: who we are.
     `service_certificate`: PEM, a file or an `x509.Certificate`; keys are sealed for it. `store`:
     a path; without one the quality of service is ``in_memory``. `timeout`: seconds for a call.
-    `on_reply`: told of replies that nobody waits for. `http`: another HTTP client.
+    `on_reply`: told of replies that nobody waits for. `http`: another HTTP client. `random`,
+    `new_id`: sources of random bytes and of identifiers, for tests that must repeat.
 
     Raises `UsageError` for arguments that don't fit, `StoreError` if the store can't be opened.
     """
@@ -99,6 +100,8 @@ class Client:
         http: HTTP | None = None,
         on_reply: Callable[[Reply], None] | None = None,
         clock: Clock = system,
+        random: Callable[[int], bytes] = os.urandom,
+        new_id: NewId | None = None,
     ) -> None:
         if quality not in (None, "in_memory") and store is None:
             raise UsageError(f"quality={quality!r} needs a store: give store= with the path of a file")
@@ -114,7 +117,8 @@ class Client:
             address=address,
             policy=policy,
             store=self._store,
-            random=os.urandom,
+            random=random,
+            identify=new_id,
             settings=settings,
             clock=clock,
             certificate=load_certificate(service_certificate) if service_certificate is not None else None,

@@ -19,6 +19,9 @@ from castile.security.keys import ContextKey
 from castile.store import Store, Transaction
 
 Side = Literal["client", "service"]
+Purpose = Literal["message", "sequence", "context", "instance", "key", "incident"]
+"""What a new identifier is for."""
+NewId = Callable[[Purpose], str]
 T = TypeVar("T")
 
 reliability_log = logging.getLogger("castile.reliability")
@@ -46,6 +49,8 @@ class Party:
     """A service's users."""
     public_url: str | None = None
     """A service's address as clients know it: then wsa:To must be this (SV-19)."""
+    identify: NewId | None = None
+    """Makes identifiers in place of `random`: absolute URIs, unique for ever."""
     keyring: Keyring = field(init=False)
     keylog: Callable[[str, str | None, bytes], None] | None = None
     """Told each context's Identifier, Instance and secret (CASTILE_KEYLOG)."""
@@ -72,8 +77,10 @@ class Party:
         """This moment."""
         return self.clock()
 
-    def new_id(self) -> str:
+    def new_id(self, purpose: Purpose = "message") -> str:
         """An absolute URI with 122 random bits, unique for ever (RM-06, SC-01)."""
+        if self.identify is not None:
+            return self.identify(purpose)
         octets = bytearray(self.random(16))
         octets[6] = octets[6] & 0x0F | 0x40
         octets[8] = octets[8] & 0x3F | 0x80

@@ -45,9 +45,9 @@ def new_sequence(party: Party, tx: Transaction, now: Now, name: str = "") -> Sou
     """A sequence that doesn't exist at the peer yet, and its CreateSequence."""
     edition = edition_of(party)
     state = Source(
-        key=party.new_id(),
+        key=party.new_id("key"),
         edition=edition.namespace,
-        offered=party.new_id() if party.policy.two_way else None,
+        offered=party.new_id("sequence") if party.policy.two_way else None,
         max_number=party.settings.max_message_number,
         idle_at=now.utc,
     )

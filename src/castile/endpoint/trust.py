@@ -51,7 +51,7 @@ def issue(turn: Turn) -> Outgoing:
     entropy = party.random(ENTROPY_BYTES)
     secret = p_sha1(body.entropy or b"", entropy, granted.key_bytes)
     context, answer = issuer.issue(
-        request, granted, identifier=party.new_id(), secret=secret, entropy=entropy
+        request, granted, identifier=party.new_id("context"), secret=secret, entropy=entropy
     )
     turn.tx.save_context(
         ContextRecord(context, party.side, party.address, principal, expires=context.expires)
