@@ -301,7 +301,7 @@ class Dispatcher:
 
     def _broke(self, delivery: Delivery, error: Exception) -> Answer:
         """The answer to whoever waits, without the reason; for a one-way message `_Failed`."""
-        incident = self._party.new_id()
+        incident = self._party.new_id("incident")
         reliability_log.error("the handler of %s failed (%s)", delivery.action, incident, exc_info=error)
         if not delivery.two_way and delivery.sequence is not None:
             raise _Failed(incident) from error

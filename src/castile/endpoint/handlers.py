@@ -112,7 +112,7 @@ def create_sequence(turn: Turn) -> Outcome:
     limits = party.settings.limits
     offer = body.offer if party.policy.two_way else None
     state = Destination(
-        identifier=party.new_id(),
+        identifier=party.new_id("sequence"),
         edition=edition.namespace,
         context=context,
         offered=offer.identifier if offer else None,
