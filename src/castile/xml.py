@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from html import unescape
 from io import BytesIO
 from typing import Final, TypeAlias
-from xml.sax.saxutils import unescape
 
 from lxml import etree
 
@@ -51,7 +51,6 @@ _UNBOUND: Final = re.compile(r"Namespace prefix (\S+) (?:for (\S+) )?on (\S+) is
 _START_TAG: Final = re.compile(rb"""<([^\s>]++)((?: [^\s=]++="[^"]*+")*+)>""")
 _PAIR: Final = re.compile(rb"""([^\s=]++)="([^"]*+)\"""")
 _DECLARED_PREFIX: Final = re.compile(rb"xmlns:([^\s=]++)")
-_QUOTES: Final = {"&quot;": '"'}
 _SCHEME: Final = r"[A-Za-z][A-Za-z0-9+.-]*+:"
 _ABSOLUTE: Final = re.compile(_SCHEME)
 _MAYBE_RELATIVE: Final = re.compile(
@@ -436,7 +435,7 @@ def split_declarations(octets: bytes) -> tuple[bytes, tuple[tuple[str, str], ...
         return octets, ()
     kept = b"".join(b' %b="%b"' % pair for pair in pairs if pair not in moved)
     bare = b"".join((b"<", found[1], kept, octets[found.end() - 1 :]))
-    return bare, tuple((name[6:].decode(), unescape(value.decode(), _QUOTES)) for name, value in moved)
+    return bare, tuple((name[6:].decode(), unescape(value.decode())) for name, value in moved)
 
 
 def settled(octets: bytes) -> bytes:
