@@ -153,6 +153,8 @@ def unprotect(
     policy = expectation.policy
     reading = _reading(envelope, keys, expectation, limits, trace)
     reading.run()
+    if trace is not None:
+        trace.body = reading.body
     primary = _primary(reading)
     timestamp: Timestamp | None = None
     until = now.utc + timers.timestamp_ttl + timers.clock_skew

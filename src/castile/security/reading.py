@@ -584,5 +584,7 @@ def _described(token: Token) -> str:
             return token.method
         case BinarySecurityToken():
             return token.value_type
+        case SignatureConfirmation():
+            return token.value.hex() if token.value is not None else ""
         case _:
             return ""

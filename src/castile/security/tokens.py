@@ -210,6 +210,8 @@ class Tokens:
             raise unavailable("the private key that opens the EncryptedKey isn't at hand", entry.part)
         sha1 = b64encode(hashlib.sha1(token.cipher).digest()).decode()  # noqa: S324 - a name, WSS 1.1.1, 7.7
         sealed = SealedKey(open_key(private, token), sha1)
+        if self.trace is not None:
+            self.trace.sealed.append(sealed)
         key = Key(sealed.identity, sealed, sealed.octets)
         return self._found(key, token.id, f"EncryptedKey {token.id}: {len(sealed.octets)} bytes")
 

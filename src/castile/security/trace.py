@@ -2,15 +2,20 @@
 
 The product passes no trace. With one, checking goes on behind a failure wherever that is
 possible, so that every part that fails is listed; the failure is raised in the end all the same.
-Nothing here holds a secret.
+No finding holds a secret.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from cryptography import x509
+
+from castile.xml import Element
+
+if TYPE_CHECKING:
+    from castile.security.keys import SealedKey
 
 Kind = Literal["context", "encrypted-key", "certificate", "user"]
 
@@ -135,6 +140,10 @@ class Trace:
     """Collects findings in the order in which they were made."""
 
     findings: list[Finding] = field(default_factory=list)
+    sealed: list[SealedKey] = field(default_factory=list, repr=False)
+    """Keys that were unwrapped, also in a message that failed: an answer may be under them."""
+    body: Element | None = field(default=None, repr=False)
+    """The Body as far as it was opened, also in a message that failed: to read on, proof of nothing."""
 
     def add(self, finding: Finding) -> None:
         """Keeps a finding."""
