@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
@@ -55,6 +55,19 @@ class SealedKey:
         return KeyIdentity("encrypted-key", self.sha1)
 
 
+@dataclass(frozen=True, slots=True)
+class NamedKey:
+    """A key that both sides configured under a name (ds:KeyName)."""
+
+    octets: bytes = field(repr=False)
+    name: str
+
+    @property
+    def identity(self) -> KeyIdentity:
+        """Whose key it is."""
+        return KeyIdentity("name", self.name)
+
+
 class KeySource(Protocol):
     """Where `unprotect` asks for keys. None means: not here."""
 
@@ -72,6 +85,14 @@ class KeySource(Protocol):
 
     def authenticate(self, name: str, password: str) -> bool | None:
         """Whether the password is right; None: an unknown user. The same time for both."""
+
+
+@runtime_checkable
+class NamedKeySource(Protocol):
+    """A `KeySource` that was also given keys by name; without it a ds:KeyName leads nowhere."""
+
+    def named_key(self, name: str) -> NamedKey | None:
+        """The key of that name."""
 
 
 def p_sha1(secret: bytes, seed: bytes, length: int, offset: int = 0) -> bytes:

@@ -32,7 +32,15 @@ from castile.messages.security import (
 )
 from castile.messages.signature import Signature
 from castile.security.encryption import open_key
-from castile.security.keys import ContextKey, KeySource, SealedKey, p_sha1, parameters
+from castile.security.keys import (
+    ContextKey,
+    KeySource,
+    NamedKey,
+    NamedKeySource,
+    SealedKey,
+    p_sha1,
+    parameters,
+)
 from castile.security.trace import KeyDerived, KeyIdentity, Trace
 from castile.versions import (
     ENCRYPTED_KEY,
@@ -58,7 +66,7 @@ Token = (
     | Signature
     | SignatureConfirmation
 )
-Source = ContextKey | SealedKey | x509.Certificate
+Source = ContextKey | SealedKey | NamedKey | x509.Certificate
 _SCT_TYPES: Final = {row.token_type: row for row in WSSC.values()}
 _DKT_TYPES: Final = frozenset(row.derived_key_type for row in WSSC.values())
 
@@ -146,7 +154,7 @@ class Tokens:
     def key(self, info: KeyInfo, place: int) -> Key:
         """The key that a KeyInfo at this place leads to."""
         if info.reference is None:
-            raise unavailable("a key is referred to by a name that isn't configured", "ds:KeyInfo")
+            return self._named(info.name or "")
         return self.resolve(info.reference, place, 0)
 
     def resolve(self, reference: SecurityTokenReference, place: int, depth: int) -> Key:
@@ -311,6 +319,12 @@ class Tokens:
         if found is None:
             raise unavailable("the EncryptedKey that is referred to isn't at hand", "ds:KeyInfo")
         return self._found(Key(found.identity, found, found.octets), None, f"EncryptedKey {found.sha1}")
+
+    def _named(self, name: str) -> Key:
+        found = self.source.named_key(name) if isinstance(self.source, NamedKeySource) else None
+        if found is None:
+            raise unavailable("a key is referred to by a name that isn't configured", "ds:KeyInfo")
+        return self._found(Key(found.identity, found, found.octets), None, f"key {name!r}")
 
     def _found(self, key: Key, token: str | None, text: str) -> Key:
         if self.trace is not None:

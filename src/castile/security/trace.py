@@ -24,11 +24,11 @@ Kind = Literal["context", "encrypted-key", "certificate", "user"]
 class KeyIdentity:
     """Whose key it is, whatever was derived from it.
 
-    `name` is the context's Identifier, the EncryptedKeySHA1, or the certificate's SHA-1
-    thumbprint in hexadecimal.
+    `name` is the context's Identifier, the EncryptedKeySHA1, the certificate's SHA-1 thumbprint
+    in hexadecimal, or the name that both sides gave the key.
     """
 
-    kind: Literal["context", "encrypted-key", "certificate"]
+    kind: Literal["context", "encrypted-key", "certificate", "name"]
     name: str
     instance: str | None = None
 
