@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -27,17 +27,20 @@ from castile.clock import Clock, system
 from castile.config import Settings
 from castile.credentials import Certificate
 from castile.endpoint import handlers, recover
+from castile.endpoint.choosing import choose
 from castile.endpoint.deliver import Dispatcher, Handler, HandlerFunction
-from castile.endpoint.inbound import Inbound, log_refusal, read
+from castile.endpoint.inbound import Inbound, log_refusal, opened, receive
 from castile.endpoint.keyring import Users
 from castile.endpoint.outbound import Pending, Reply, fault_message, prepare
-from castile.endpoint.party import Party, reliability_log
+from castile.endpoint.party import NewId, Party, reliability_log
 from castile.endpoint.replies import acknowledgement_reply
 from castile.errors import PeerError, PolicyError, Retry, StoreError, UsageError
+from castile.messages.soap import Envelope
 from castile.policy import EndpointPolicy
 from castile.security.keys import ContextKey
 from castile.store import Store, Transaction
 from castile.transport.asgi import Application, Arrival, HTTPAnswer, busy
+from castile.transport.labels import check_charset, check_label
 from castile.transport.wire import KeyLog, WireLog
 
 F = TypeVar("F", bound=HandlerFunction)
@@ -46,16 +49,18 @@ F = TypeVar("F", bound=HandlerFunction)
 class Service:
     """One endpoint, offered.
 
-    `policy`: what it asks for. `credentials`: its certificate and key.
-    `users`: passwords by name, or a function of a name and a password. `store`: a path; without
-    one nothing survives the process. `public_url`: the address as clients know it; a message to
-    another one is refused then. Raises `PolicyError` where the policy needs what is missing.
+    `policy`: what it asks for; several, where it takes several editions or bootstraps: then the
+    namespaces of a message choose (F31). `credentials`: its certificate and key. `users`:
+    passwords by name, or a function of a name and a password. `store`: a path; without one
+    nothing survives the process. `public_url`: the address as clients know it; a message to
+    another one is refused then. `random`, `new_id`: sources of random bytes and of identifiers,
+    for tests that must repeat. Raises `PolicyError` where the policy needs what is missing.
     """
 
     def __init__(
         self,
         *,
-        policy: EndpointPolicy,
+        policy: EndpointPolicy | Sequence[EndpointPolicy],
         credentials: Certificate | None = None,
         users: Users | None = None,
         store: str | Path | None = None,
@@ -63,18 +68,25 @@ class Service:
         seal: stores.Seal = None,
         settings: Settings | None = None,
         clock: Clock = system,
+        random: Callable[[int], bytes] = os.urandom,
+        new_id: NewId | None = None,
     ) -> None:
-        if policy.bootstrap is not None and credentials is None:
+        policies = (policy,) if isinstance(policy, EndpointPolicy) else tuple(policy)
+        if not policies:
+            raise UsageError("policy= is empty: a service takes at least one")
+        bootstraps = [each.bootstrap for each in policies if each.bootstrap is not None]
+        if bootstraps and credentials is None:
             raise PolicyError(
                 "the policy seals keys for the service: give credentials=castile.Certificate(...)"
             )
-        if policy.bootstrap is not None and policy.bootstrap.username and users is None:
+        if any(each.username for each in bootstraps) and users is None:
             raise PolicyError("the policy wants a UsernameToken: give users= with names and passwords")
-        self._policy, self._credentials, self._users = policy, credentials, users
+        self._policies, self._credentials, self._users = policies, credentials, users
+        self._random, self._new_id = random, new_id
         self._public_url, self._location, self._seal, self._clock = public_url, store, seal, clock
         self._settings = settings or Settings()
         self._handlers: dict[str, Handler] = {}
-        self._party: Party | None = None
+        self._parties: tuple[Party, ...] = ()
         self._dispatcher: Dispatcher | None = None
         self._wire = WireLog.from_environment()
 
@@ -111,31 +123,36 @@ class Service:
 
     async def start(self) -> None:
         """Open the store and take up what an earlier process left (ST-30)."""
-        if self._party is not None:
+        if self._parties:
             return
         key, certificate = self._credentials.load() if self._credentials else (None, None)
         keylog = KeyLog.from_environment()
-        party = Party(
-            side="service",
-            address=self._public_url or "/",
-            public_url=self._public_url,
-            policy=self._policy,
-            store=stores.open(self._location, seal=self._seal, settings=self._settings, clock=self._clock),
-            random=os.urandom,
-            settings=self._settings,
-            clock=self._clock,
-            certificate=certificate,
-            key=key,
-            users=self._users,
-            keylog=(lambda identifier, instance, secret: keylog.write(identifier, secret, instance))
-            if keylog
-            else None,
+        store = stores.open(self._location, seal=self._seal, settings=self._settings, clock=self._clock)
+        parties = tuple(
+            Party(
+                side="service",
+                address=self._public_url or "/",
+                public_url=self._public_url,
+                policy=policy,
+                store=store,
+                random=self._random,
+                identify=self._new_id,
+                settings=self._settings,
+                clock=self._clock,
+                certificate=certificate,
+                key=key,
+                users=self._users,
+                keylog=(lambda identifier, instance, secret: keylog.write(identifier, secret, instance))
+                if keylog
+                else None,
+            )
+            for policy in self._policies
         )
-        dispatcher = Dispatcher(party, self._handlers)
+        dispatcher = Dispatcher(parties[0], self._handlers)
         dispatcher.loop = asyncio.get_running_loop()
-        self._party, self._dispatcher = party, dispatcher
+        self._parties, self._dispatcher = parties, dispatcher
         left, parked = await asyncio.wrap_future(
-            party.store.run(lambda tx: recover.interrupted_deliveries(party, tx))
+            store.run(lambda tx: recover.interrupted_deliveries(parties, tx))
         )
         if left:
             reliability_log.warning("%s messages of an earlier process are delivered again", len(left))
@@ -146,29 +163,33 @@ class Service:
 
     async def stop(self) -> None:
         """Let running handlers finish, then close the store; the rest stays in it."""
-        if self._party is None or self._dispatcher is None:
+        if not self._parties or self._dispatcher is None:
             return
-        party, dispatcher = self._party, self._dispatcher
-        self._party = self._dispatcher = None
+        party, dispatcher = self._parties[0], self._dispatcher
+        self._parties, self._dispatcher = (), None
         await asyncio.to_thread(dispatcher.stop, self._settings.timers.drain)
         await asyncio.to_thread(party.store.close)
 
-    async def receive(self, payload: bytes, arrival: Arrival) -> HTTPAnswer:  # noqa: ARG002
+    async def receive(self, payload: bytes, arrival: Arrival) -> HTTPAnswer:
         """The walk in, for one HTTP exchange."""
         exchange = self._wire.exchange() if self._wire else None
         if exchange is not None:
             exchange.request(payload)
-        answer = await self._answer(payload)
+        answer = await self._answer(payload, arrival)
         if exchange is not None:
             exchange.response(answer.body)
         return answer
 
-    async def _answer(self, payload: bytes) -> HTTPAnswer:
+    async def _answer(self, payload: bytes, arrival: Arrival) -> HTTPAnswer:
         party, dispatcher = self._running()
         inbound: Inbound | None = None
         try:
-            now = party.now()
-            inbound = read(party, payload, now, request=True)
+            check_charset(arrival, payload)
+            envelope = opened(payload, self._settings.limits)
+            parties = choose(self._parties, envelope)
+            party = parties[0]
+            check_label(arrival, envelope)
+            party, inbound = _read(parties, envelope)
             reply = await self._accept(party, dispatcher, inbound)
         except PeerError as error:
             log_refusal(error)
@@ -238,7 +259,18 @@ class Service:
         return HTTPAnswer(reply.status, protected.payload, content_type)
 
     def _running(self) -> tuple[Party, Dispatcher]:
-        if self._party is None or self._dispatcher is None:
+        if not self._parties or self._dispatcher is None:
             raise UsageError("the service isn't started: run service.asgi() under an ASGI server")
-        return self._party, self._dispatcher
+        return self._parties[0], self._dispatcher
+
+
+def _read(parties: Sequence[Party], envelope: Envelope) -> tuple[Party, Inbound]:
+    """The message, under the first policy that it satisfies; else the first one's refusal."""
+    first: PeerError | None = None
+    for party in parties:
+        try:
+            return party, receive(party, envelope, party.now(), request=True)
+        except PeerError as error:
+            first = first or error
+    raise first or UsageError("no policy")
 

@@ -88,6 +88,7 @@ def created(turn: Turn, row: OutboxRow) -> Answered:
                     offered=body.identifier,
                     in_order=False,  # replies are told apart by the calls that they answer
                     idle_at=turn.now.utc,
+                    dialect=state.dialect,
                 ),
                 turn.party.side,
                 turn.party.address,

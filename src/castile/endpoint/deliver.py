@@ -100,6 +100,7 @@ class Dispatcher:
     """Runs handlers, and wakes who waits for their replies."""
 
     def __init__(self, party: Party, handlers: dict[str, Handler]) -> None:
+        """`party`: any of the service's; they share store and settings."""
         self._party = party
         self._handlers = handlers
         self._pool = ThreadPoolExecutor(party.settings.max_concurrency, "castile-handler")
@@ -255,7 +256,7 @@ class Dispatcher:
         `Retry` goes through. Any other exception is the answer to a request; a one-way message
         has nobody to tell, so it runs again (RM-121).
         """
-        edition = self._party.policy.addressing
+        edition = delivery.party.policy.addressing
         if handler is None:
             fault = SOAPFault(
                 "Sender",
@@ -264,7 +265,7 @@ class Dispatcher:
                 action=edition.fault_action,
             )
             reliability_log.warning("there is no handler for %s", delivery.action)
-            return self._fault(fault)
+            return _fault(fault, delivery)
         context = RequestContext(
             delivery.principal,
             delivery.sequence,
@@ -297,7 +298,7 @@ class Dispatcher:
             except Malformed as error:
                 return self._broke(delivery, error)
             detail = b"".join(canonical(child) for child in root)
-        return self._fault(replace(fault.fault, detail=detail))
+        return _fault(replace(fault.fault, detail=detail), delivery)
 
     def _broke(self, delivery: Delivery, error: Exception) -> Answer:
         """The answer to whoever waits, without the reason; for a one-way message `_Failed`."""
@@ -306,7 +307,7 @@ class Dispatcher:
         if not delivery.two_way and delivery.sequence is not None:
             raise _Failed(incident) from error
         text = f"The service failed; its log has the reason as {incident}."
-        return self._fault(SOAPFault("Receiver", text))
+        return _fault(SOAPFault("Receiver", text), delivery)
 
     def _canonical(self, handler: Handler, body: object) -> bytes:
         """What a handler returned, as it is signed and sent."""
@@ -327,16 +328,11 @@ class Dispatcher:
             return asyncio.run(result)
         return asyncio.run_coroutine_threadsafe(result, self.loop).result()
 
-    def _fault(self, fault: SOAPFault) -> Answer:
-        policy = self._party.policy
-        action = fault.action or policy.addressing.soap_fault_action
-        return Answer(action, soap.render_fault(fault, policy.soap), fault=True)
-
     def _finish(self, tx: Transaction, delivery: Delivery, answer: Answer | None) -> Reply | None:
         """The reply and the mark "done", in one step (DESIGN 4)."""
         if delivery.sequence is None or delivery.number is None:
             return None
-        return number_reply(self._party, tx, delivery, answer if delivery.two_way else None)
+        return number_reply(delivery.party, tx, delivery, answer if delivery.two_way else None)
 
     def _direct(self, delivery: Delivery) -> Reply:
         handler = self._handlers.get(delivery.action)
@@ -380,6 +376,12 @@ class Dispatcher:
             future = self._waiting.pop((delivery.sequence or "", delivery.number or 0), None)
         if future is not None and not future.done():
             future.set_result(reply)
+
+
+def _fault(fault: SOAPFault, delivery: Delivery) -> Answer:
+    policy = delivery.party.policy
+    action = fault.action or policy.addressing.soap_fault_action
+    return Answer(action, soap.render_fault(fault, policy.soap), fault=True)
 
 
 class _Failed(Exception):

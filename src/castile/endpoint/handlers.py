@@ -51,6 +51,8 @@ from castile.store.records import DestinationRecord, InboxRow, SourceRecord
 class Delivery:
     """One message for the application."""
 
+    party: Party = field(repr=False, compare=False)
+    """The endpoint that took it: its editions are the answer's."""
     sequence: str | None
     number: int | None
     action: str
@@ -104,7 +106,7 @@ def create_sequence(turn: Turn) -> Outcome:
     prove_possession(turn.inbound.verified, Kind.CREATE_SEQUENCE, context)
     known = _known(turn, body)
     if known is not None:
-        if known.state.context != context:
+        if known.state.context != context or known.state.dialect not in ("", party.policy.dialect):
             raise refuse_creation(edition.namespace, "the offered sequence is known under another context")
         return Outcome(Reply(_created(turn, known)))
     _check_addresses(turn, body)
@@ -121,6 +123,7 @@ def create_sequence(turn: Turn) -> Outcome:
         max_ranges=limits.acknowledgement_ranges,
         max_number=party.settings.max_message_number,
         idle_at=turn.now.utc,
+        dialect=party.policy.dialect,
     )
     record = DestinationRecord(
         state=state,
@@ -140,6 +143,7 @@ def create_sequence(turn: Turn) -> Outcome:
             context=context,
             offered=state.identifier,
             idle_at=turn.now.utc,
+            dialect=party.policy.dialect,
         )
         turn.tx.save_source(
             SourceRecord(
@@ -269,6 +273,7 @@ def application(turn: Turn) -> Outcome:
 
 def _plain(turn: Turn) -> Outcome:
     delivery = Delivery(
+        turn.party,
         None,
         None,
         turn.inbound.addressing.action,
@@ -307,6 +312,7 @@ def _delivery(turn: Turn, record: DestinationRecord, number: int) -> Delivery:
     sequence = turn.inbound.reliability.sequence
     if sequence is not None and sequence.number == number:
         return Delivery(
+            turn.party,
             record.state.identifier,
             number,
             turn.inbound.addressing.action,
@@ -319,12 +325,13 @@ def _delivery(turn: Turn, record: DestinationRecord, number: int) -> Delivery:
     if row is None:
         raise Violation(f"message {number} was accepted and isn't stored")
     turn.tx.update_inbox(record.state.identifier, number, status="ready")
-    return delivery_of(row)
+    return delivery_of(turn.party, row)
 
 
-def delivery_of(row: InboxRow, *, redelivered: bool = False) -> Delivery:
+def delivery_of(party: Party, row: InboxRow, *, redelivered: bool = False) -> Delivery:
     """A stored message as the application gets it."""
     return Delivery(
+        party,
         row.sequence,
         row.number,
         row.action,

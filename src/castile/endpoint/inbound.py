@@ -65,6 +65,8 @@ class Inbound:
     """The typed body of a message of the machinery; None for the application's."""
     content: bytes = field(repr=False)
     """The canonical children of Body."""
+    edition: Addressing
+    """Of WS-Addressing: the policy's, but for a request for a token (SC-21)."""
 
     @property
     def exchange(self) -> Exchange:
@@ -93,13 +95,21 @@ class Inbound:
 
 
 def read(party: Party, payload: bytes, now: Now, *, request: bool) -> Inbound:
-    """Parse, verify and type one message. Raises `PeerError`, or `FaultReceived` (client).
+    """`receive` of these bytes."""
+    return receive(party, opened(payload, party.settings.limits), now, request=request)
+
+
+def opened(payload: bytes, limits: Limits) -> soap.Envelope:
+    """The envelope, of which nothing is known yet. Raises `Malformed`."""
+    return soap.parse(xml.parse(payload, limits), limits, len(payload))
+
+
+def receive(party: Party, envelope: soap.Envelope, now: Now, *, request: bool) -> Inbound:
+    """Verify and type one message. Raises `PeerError`, or `FaultReceived` (client).
 
     `request` is True for what a service receives.
     """
-    limits = party.settings.limits
-    envelope = soap.parse(xml.parse(payload, limits), limits, len(payload))
-    policy = party.policy
+    policy, limits = party.policy, party.settings.limits
     if envelope.soap is not policy.soap:
         raise Malformed(
             "the message is of another SOAP version than this endpoint",
@@ -110,9 +120,10 @@ def read(party: Party, payload: bytes, now: Now, *, request: bool) -> Inbound:
     refuse_not_understood(envelope, policy)
     if not request:
         refuse_unsecured_fault(envelope, policy)
-    kind = kind_of(_claimed_action(envelope, policy.addressing), policy)
+    edition = _addressing(envelope, policy, request=request)
+    kind = kind_of(_claimed_action(envelope, edition), policy)
     verified = verify(party, envelope, kind, now, request=request)
-    return typed(verified, kind, policy, limits)
+    return typed(verified, kind, policy, limits, edition)
 
 
 def verify(party: Party, envelope: soap.Envelope, kind: Kind, now: Now, *, request: bool) -> Verified:
@@ -131,10 +142,16 @@ def verify(party: Party, envelope: soap.Envelope, kind: Kind, now: Now, *, reque
     return unprotect(envelope, party.keyring, expectation, now, settings.limits, settings.timers)
 
 
-def typed(verified: Verified, kind: Kind, policy: EndpointPolicy, limits: Limits) -> Inbound:
+def typed(
+    verified: Verified,
+    kind: Kind,
+    policy: EndpointPolicy,
+    limits: Limits,
+    wsa: Addressing,
+) -> Inbound:
     """The headers and body of a verified message as the dataclasses of `messages`."""
     elements = [header.element for header in verified.headers]
-    headers = addressing.parse(elements, policy.addressing)
+    headers = addressing.parse(elements, wsa)
     if kind_of(headers.action, policy) is not kind:
         raise SecurityFailure("the verified action isn't the one that chose the policy", part="wsa:Action")
     rm = reliability.RMHeaders()
@@ -153,7 +170,7 @@ def typed(verified: Verified, kind: Kind, policy: EndpointPolicy, limits: Limits
     body = _typed_body(verified, kind, headers.action, policy)
     if isinstance(body, SOAPFault) and rm.fault and edition:
         body = rm.fault.joined(body, edition)
-    return Inbound(kind, verified, headers, rm, body, verified.body_content)
+    return Inbound(kind, verified, headers, rm, body, verified.body_content, wsa)
 
 
 def _typed_body(
@@ -179,6 +196,18 @@ def _typed_body(
     element = getattr(reliability, kind.value)
     parsed: Lifecycle = element.parse(child, edition, policy.addressing)
     return parsed
+
+
+def _addressing(envelope: soap.Envelope, policy: EndpointPolicy, *, request: bool) -> Addressing:
+    """The edition that the message must be addressed in: the policy's.
+
+    A request for a token may be in the other one: Rampart's is, whatever its application's
+    messages are in (features SC-21).
+    """
+    found = addressing.edition_of(envelope.headers)
+    if not request or found is None or found is policy.addressing:
+        return policy.addressing
+    return found if kind_of(_claimed_action(envelope, found), policy).bootstrap else policy.addressing
 
 
 def _claimed_action(envelope: soap.Envelope, edition: Addressing) -> str:

@@ -19,7 +19,7 @@ from castile.messages.addressing import EPR, Headers
 from castile.messages.soap import Header, Message
 from castile.security.keys import ContextKey, SealedKey
 from castile.security.pipeline import Protected, Protection, protect
-from castile.versions import SOAP_1_1
+from castile.versions import SOAP_1_1, Addressing
 
 Key = ContextKey | SealedKey | x509.Certificate
 
@@ -37,6 +37,8 @@ class Outgoing:
     message_id: str | None = None
     relates_to: str | None = None
     reply_expected: bool = False
+    edition: Addressing | None = None
+    """Of WS-Addressing; None: the policy's."""
     key: Key | None = None
     """What protects it; None: nothing does (a plain endpoint, or a fault before any key)."""
 
@@ -92,16 +94,15 @@ def render(party: Party, outgoing: Outgoing) -> Message:
     """
     policy = party.policy
     request = party.side == "client"
+    edition = outgoing.edition or policy.addressing
     headers = Headers(
         action=outgoing.action,
         to=party.address if request else None,
         message_id=outgoing.message_id,
-        reply_to=EPR(policy.addressing.anonymous) if request and outgoing.reply_expected else None,
+        reply_to=EPR(edition.anonymous) if request and outgoing.reply_expected else None,
         relates_to=outgoing.relates_to,
     )
-    return Message(
-        policy.soap, outgoing.headers + addressing.render(headers, policy.addressing), outgoing.body
-    )
+    return Message(policy.soap, outgoing.headers + addressing.render(headers, edition), outgoing.body)
 
 
 def _encrypts(party: Party, outgoing: Outgoing) -> bool:

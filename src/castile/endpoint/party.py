@@ -67,6 +67,9 @@ class Party:
         record = self.store.run(
             lambda tx: tx.context(identifier, side=self.side, endpoint=self.address)
         ).result()
+        edition = self.policy.conversation
+        if record is None or edition is None or record.state.edition != edition.namespace:
+            return []  # a token of one edition is nothing in the other (F31)
         return context_keys(record)
 
     def run(self, step: Callable[[Transaction], T]) -> T:

@@ -6,6 +6,8 @@ does its own work in new ones.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from castile.clock import Now
 from castile.endpoint.handlers import Delivery, delivery_of
 from castile.endpoint.party import Party
@@ -31,15 +33,22 @@ def idle_contexts(party: Party, tx: Transaction, current: str | None) -> list[Co
     ]
 
 
-def interrupted_deliveries(party: Party, tx: Transaction) -> tuple[tuple[Delivery, ...], frozenset[str]]:
+def interrupted_deliveries(
+    parties: Sequence[Party], tx: Transaction
+) -> tuple[tuple[Delivery, ...], frozenset[str]]:
     """A service's messages that were accepted and are not done, in their order (ST-30), and the
     sequences that stand still behind a parked one.
 
-    Whether a handler had begun isn't known, so each message is marked as delivered again.
+    Whether a handler had begun isn't known, so each message is marked as delivered again. One
+    in editions that the service speaks no more stays where it is.
     """
-    left = tuple(
-        delivery_of(row, redelivered=True)
-        for row in tx.inbox(status="ready", side=party.side, endpoint=party.address)
-    )
-    parked = tx.inbox(status="parked", side=party.side, endpoint=party.address)
-    return left, frozenset(row.sequence for row in parked)
+    first = parties[0]
+    left = []
+    for row in tx.inbox(status="ready", side=first.side, endpoint=first.address):
+        record = tx.destination(row.sequence)
+        dialect = record.state.dialect if record else ""
+        party = next((each for each in parties if dialect in ("", each.policy.dialect)), None)
+        if party is not None:
+            left.append(delivery_of(party, row, redelivered=True))
+    parked = tx.inbox(status="parked", side=first.side, endpoint=first.address)
+    return tuple(left), frozenset(row.sequence for row in parked)

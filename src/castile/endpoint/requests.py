@@ -50,6 +50,7 @@ def new_sequence(party: Party, tx: Transaction, now: Now, name: str = "") -> Sou
         offered=party.new_id("sequence") if party.policy.two_way else None,
         max_number=party.settings.max_message_number,
         idle_at=now.utc,
+        dialect=party.policy.dialect,
     )
     record = SourceRecord(state, party.side, party.address, name, created=now.utc)
     tx.save_source(record)

@@ -20,7 +20,9 @@ from castile.messages import reliability
 from castile.messages.soap import Header
 from castile.protocol import issuer, source
 from castile.protocol.actions import Acknowledge, Fail, Purge, Resend, SourceAction
+from castile.protocol.destination import Destination
 from castile.protocol.faults import conversation_violation, unknown_sequence
+from castile.protocol.source import Source
 from castile.security.keys import ContextKey, SealedKey
 from castile.store import Transaction
 from castile.store.records import ContextRecord, DestinationRecord, SourceRecord
@@ -78,7 +80,7 @@ class Turn:
     def wants_reply(self) -> bool:
         """Whether the sender waits on this exchange: it gave an anonymous ReplyTo."""
         reply_to = self.inbound.addressing.reply_to
-        return reply_to is not None and reply_to.address == self.party.policy.addressing.anonymous
+        return reply_to is not None and reply_to.address == self.inbound.edition.anonymous
 
     def response(self, kind: Kind, body: bytes, headers: tuple[Header, ...] = ()) -> Outgoing:
         """A response of the machinery to this message, under its own key.
@@ -91,7 +93,13 @@ class Turn:
         else:
             action = self.edition.action(kind.value)
         return Outgoing(
-            kind, action, body, headers, relates_to=self.inbound.addressing.message_id, key=self.key
+            kind,
+            action,
+            body,
+            headers,
+            relates_to=self.inbound.addressing.message_id,
+            key=self.key,
+            edition=self.inbound.edition,
         )
 
     def fault(self, fault: SOAPFault, headers: tuple[Header, ...] = ()) -> Outgoing:
@@ -155,6 +163,7 @@ class Turn:
         record = self.tx.destination(identifier)
         if record is None or record.side != self.party.side or record.endpoint != self.party.address:
             raise unknown_sequence(self.edition.namespace, identifier)
+        self._check_dialect(record.state, identifier)
         prove_possession(self.inbound.verified, kind, record.state.context)
         return record
 
@@ -163,8 +172,14 @@ class Turn:
         record = self.tx.source_of(identifier, side=self.party.side, endpoint=self.party.address)
         if record is None:
             raise unknown_sequence(self.edition.namespace, identifier)
+        self._check_dialect(record.state, identifier)
         prove_possession(self.inbound.verified, kind, record.state.context)
         return record
+
+    def _check_dialect(self, state: Source | Destination, identifier: str) -> None:
+        """A sequence is unknown in any editions but its own (RM-03)."""
+        if state.dialect not in ("", self.party.policy.dialect):
+            raise unknown_sequence(self.edition.namespace, identifier)
 
     def acknowledgements(self) -> list[str]:
         """Apply every SequenceAcknowledgement header; MessageIDs newly acknowledged.

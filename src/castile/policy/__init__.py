@@ -88,6 +88,12 @@ class EndpointPolicy:
     two_way: bool = field(default=True)
     """The contract has request/response operations: CreateSequence makes an Offer (RM-12)."""
 
+    @property
+    def dialect(self) -> str:
+        """The editions of its messages, by name: a sequence stays with them for life (RM-03)."""
+        rows = (self.soap, self.addressing, self.reliability, self.conversation)
+        return ", ".join(row.name for row in rows if row is not None)
+
     @classmethod
     def of(
         cls,

@@ -91,6 +91,8 @@ class Destination:
     """UTC: nothing was heard from the peer since then."""
     expires: float | None = None
     """UTC: the sequence ends by itself then; None is never (WS-RM 1.2, 3.4)."""
+    dialect: str = ""
+    """Editions that all its messages are in, by name; "" for whatever the endpoint speaks."""
 
     @property
     def final(self) -> bool:
