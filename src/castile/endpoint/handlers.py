@@ -24,7 +24,13 @@ from castile.endpoint.replies import (
     stored_reply,
 )
 from castile.endpoint.trust import cancel, issue
-from castile.endpoint.turn import Turn, action_not_supported, destination_unreachable
+from castile.endpoint.turn import (
+    Turn,
+    action_not_supported,
+    destination_unreachable,
+    other_edition,
+    reliability_required,
+)
 from castile.errors import SOAPFault, Violation
 from castile.messages import reliability
 from castile.messages.addressing import EPR
@@ -78,7 +84,9 @@ Rule = Callable[[Turn], Outcome]
 def accept(party: Party, tx: Transaction, inbound: Inbound, now: Now) -> Outcome:
     """The step of the walk in: replay check, then the rule for this kind of message."""
     rule = RULES.get(inbound.kind)
-    if rule is None or not understood(inbound.addressing.action, party.policy):
+    if not understood(inbound.addressing.action, party.policy):
+        raise other_edition(party, inbound.addressing.action)
+    if rule is None:
         raise Violation(
             f"a service doesn't take {inbound.kind.value}",
             fault=action_not_supported(party, inbound.addressing.action),
@@ -215,15 +223,7 @@ def application(turn: Turn) -> Outcome:
     headers, policy = turn.inbound.reliability, turn.party.policy
     if headers.sequence is None:
         if policy.reliability is not None:
-            row = policy.reliability
-            fault = action_not_supported(turn.party, turn.inbound.addressing.action)
-            if row.wsrm_required:
-                fault = SOAPFault(
-                    "Sender",
-                    "The RM Destination requires the use of WSRM.",
-                    (row.namespace, row.wsrm_required),
-                    action=row.fault_action,
-                )
+            fault = reliability_required(turn.party, turn.inbound.addressing.action)
             raise Violation("a message without a sequence on a reliable endpoint", fault=fault)
         return _plain(turn)
     record = turn.destination(headers.sequence.identifier, turn.inbound.kind)

@@ -187,11 +187,13 @@ def _typed_body(
         if fault is None:
             raise Malformed("a message with a fault action has no Fault in its Body")
         return fault
+    if not understood(action, policy):
+        return None  # refused by its action
     if kind in (Kind.ISSUE, Kind.CANCEL) and policy.trust:
         return trust.RequestSecurityToken.parse(child, policy.trust)
     if kind in (Kind.ISSUE_RESPONSE, Kind.CANCEL_RESPONSE) and policy.trust:
         return trust.RequestSecurityTokenResponse.parse(child, policy.trust)
-    if edition is None or not understood(action, policy):
+    if edition is None:
         return None  # refused by its action
     element = getattr(reliability, kind.value)
     parsed: Lifecycle = element.parse(child, edition, policy.addressing)

@@ -10,7 +10,7 @@ from enum import Enum
 from functools import lru_cache
 
 from castile.policy import EndpointPolicy
-from castile.versions import WSRM
+from castile.versions import WSRM, WST
 
 
 class Kind(Enum):
@@ -61,8 +61,8 @@ _TRUST = (Kind.ISSUE, Kind.ISSUE_RESPONSE, Kind.CANCEL, Kind.CANCEL_RESPONSE)
 
 @lru_cache(maxsize=64)
 def actions(policy: EndpointPolicy) -> dict[str, Kind]:
-    """Every action of the machinery; of WS-ReliableMessaging also in the edition that `policy`
-    doesn't have, so that such a message is refused by name (`understood`)."""
+    """Every action of the machinery, also in editions that `policy` doesn't have, so that such a
+    message is refused by name (`understood`)."""
     table: dict[str, Kind] = {
         policy.addressing.fault_action: Kind.FAULT,
         policy.addressing.soap_fault_action: Kind.FAULT,
@@ -72,13 +72,15 @@ def actions(policy: EndpointPolicy) -> dict[str, Kind]:
         table |= {row.action(kind.value): kind for kind in kinds}
         if row.fault_action:
             table[row.fault_action] = Kind.FAULT
-    if policy.trust:
-        table |= {policy.trust.action(kind.value): kind for kind in _TRUST}
+    for trust in WST.values() if policy.trust else ():
+        table |= {trust.action(kind.value): kind for kind in _TRUST}
     return table
 
 
 def understood(action: str, policy: EndpointPolicy) -> bool:
     """Whether an action of the machinery is one of this policy's editions."""
+    if any(action.startswith(f"{name}/") for name in WST):
+        return policy.trust is None or action.startswith(f"{policy.trust.namespace}/")
     other = next((row for name, row in WSRM.items() if action.startswith(f"{name}/")), None)
     return other is None or other == policy.reliability or action == other.fault_action
 

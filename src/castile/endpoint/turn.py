@@ -21,12 +21,12 @@ from castile.messages.soap import Header
 from castile.protocol import issuer, source
 from castile.protocol.actions import Acknowledge, Fail, Purge, Resend, SourceAction
 from castile.protocol.destination import Destination
-from castile.protocol.faults import conversation_violation, unknown_sequence
+from castile.protocol.faults import RM_REASONS, conversation_violation, unknown_sequence
 from castile.protocol.source import Source
 from castile.security.keys import ContextKey, SealedKey
 from castile.store import Transaction
 from castile.store.records import ContextRecord, DestinationRecord, SourceRecord
-from castile.versions import Reliability
+from castile.versions import WST, Reliability
 
 T = TypeVar("T")
 
@@ -255,6 +255,26 @@ def action_not_supported(party: Party, action: str) -> SOAPFault:
         (edition.namespace, "ActionNotSupported"),
         action=edition.fault_action,
     )
+
+
+def reliability_required(party: Party, action: str) -> SOAPFault:
+    """What a reliable endpoint says to a message that isn't of its edition: WSRMRequired in 1.1,
+    which 1.0 hasn't (WS-RM 1.2, 4.8; WCF)."""
+    row = party.policy.reliability
+    if row is None or not row.wsrm_required:
+        return action_not_supported(party, action)
+    name = (row.namespace, row.wsrm_required)
+    return SOAPFault("Sender", RM_REASONS[row.wsrm_required], name, action=row.fault_action)
+
+
+def other_edition(party: Party, action: str) -> Violation:
+    """The refusal of a message of the machinery in an edition that is off here (F31)."""
+    conversation = party.policy.conversation
+    if conversation is not None and any(action.startswith(f"{namespace}/") for namespace in WST):
+        cause = f"a request for a token of another edition than {conversation.name}"
+        return conversation_violation(conversation.namespace, "UnsupportedContextToken", cause)
+    fault = reliability_required(party, action)
+    return Violation("the message is of an edition that this endpoint doesn't take", got=action, fault=fault)
 
 
 def destination_unreachable(party: Party) -> SOAPFault:
