@@ -20,7 +20,9 @@ def canonical(detail: bytes) -> bytes:
 @pytest.mark.parametrize("edition", EDITIONS)
 @pytest.mark.parametrize("name", list(faults.RM_REASONS))
 def test_rm_faults(edition: str, name: str) -> None:
-    fault = faults.rm_violation(edition, name, "a cause", identifier="urn:a?x&y=<z>").fault
+    error = faults.rm_violation(edition, name, "a cause", identifier="urn:a?x&y=<z>", number=3)
+    assert (error.exchange.sequence, error.exchange.number) == ("urn:a?x&y=<z>", 3)
+    fault = error.fault
     assert fault.subcode == (edition, name)
     assert fault.reason == faults.RM_REASONS[name]
     assert fault.sequence == "urn:a?x&y=<z>"

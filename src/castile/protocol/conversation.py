@@ -118,15 +118,14 @@ class Conversation:
             return False
         return now.utc < self.expires + at_least(timers.token_cache_after_expiry, testing)
 
-    def renew_at(self, jitter: float, cushion: float = 600.0) -> float:
-        """The UTC time to renew at; `jitter`, 0 to 1, moves it within ± 5 % of the life (SC-25).
+    def renew_at(self, jitter: float) -> float:
+        """The UTC time to renew at: after 60 % of the granted life (SC-25).
 
-        60 % of the granted life, or `cushion` seconds (at most 40 % of that life) before its
-        end, whichever is earlier.
+        `jitter`, 0 to 1, moves it within ± 5 % of that life. A cushion before the end is at most
+        40 % of the life, so that it never asks for an earlier time.
         """
         life = self.expires - self.current.created
-        after = min(RENEW_AT * life, life - min(cushion, (1.0 - RENEW_AT) * life))
-        return self.current.created + after + life * RENEW_JITTER * (2.0 * jitter - 1.0)
+        return self.current.created + life * (RENEW_AT + RENEW_JITTER * (2.0 * jitter - 1.0))
 
 
 def at_least(seconds: float, testing: bool) -> float:
