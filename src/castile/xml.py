@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from html import unescape
-from io import BytesIO
 from typing import Final, TypeAlias
 
 from lxml import etree
@@ -93,9 +92,9 @@ def parse_fragment(octets: bytes, context: Element, limits: Limits) -> tuple[str
         if prefix != "xml"
     )
     # The wrapper can't be closed from inside: what follows would be a second root.
-    _measure(octets, limits)
+    suspect = _measure(octets, limits)
     wrapper = _build(b"<fragment%b>%b</fragment>" % (declarations.encode(), octets))
-    _check_tree(wrapper, limits, _MAYBE_RELATIVE.search(octets) is not None)
+    _check_tree(wrapper, limits, suspect)
     return wrapper.text, list(wrapper)
 
 
@@ -278,17 +277,17 @@ def canonical(element: Element, prefixes: tuple[str, ...] = ()) -> bytes:
         # libxml2's binding drops this token without a word.
         octets = _canonical_with_default(element, prefixes)
     else:
-        buffer = BytesIO()
         try:
-            etree.ElementTree(element).write_c14n(
-                buffer,
+            # Half the time of write_c14n for a header block.
+            octets = etree.tostring(
+                element,
+                method="c14n",
                 exclusive=True,
                 with_comments=False,
                 inclusive_ns_prefixes=list(prefixes) or None,
             )
         except (etree.C14NError, etree.LxmlError, ValueError):
             raise Malformed("an element without canonical form (a relative namespace URI)") from None
-        octets = buffer.getvalue()
     if not octets.startswith(b"<") or not octets.endswith(b">"):
         raise Malformed("an element without canonical form")
     return octets

@@ -236,6 +236,8 @@ def test_a_plaintext_that_is_not_canonical_is_digested_in_its_place() -> None:
     assert verified.body_content == canonical
     assert refusal(sealed_otherwise(kind, plain.replace(b"<m:u/>", b"<m:v/>")), kind)
     assert refusal(sealed_otherwise(kind, plain + b"</s:Body>"), kind)
+    assert refusal(sealed_otherwise(kind, plain + b"</s:Body><s:Body>"), kind)
+    assert refusal(sealed_otherwise(kind, plain + b"</s:Body><s:Body/>x<s:Body>"), kind)
     assert refusal(sealed_otherwise(kind, b"</s:Body><s:Body>" + plain), kind)
     assert refusal(sealed_otherwise(kind, b"\xff\xfe"), kind)
 

@@ -8,9 +8,10 @@ import pytest
 from lxml import etree
 
 from castile import xml
-from castile.errors import PeerError
+from castile.errors import PeerError, SecurityFailure
+from castile.messages import soap
 from castile.messages.security import ID
-from castile.security import Verified, pipeline, reading, unprotect
+from castile.security import Expectation, Trace, Verified, pipeline, reading, unprotect
 from castile.versions import FAMILIES, SOAP_1_1, SOAP_1_2
 from tests.security import mutants
 from tests.security.made import NOW, SIDES, Kind, Side, kinds, receive
@@ -48,8 +49,8 @@ def accepted(side: Side, kind: Kind, attacks: Iterable[mutants.Mutant], truth: o
     return fooled
 
 
-def kind_of(side: Side, name: str, soap: object = SOAP_1_2) -> Kind:
-    found = [kind for kind in kinds(side.family, soap) if kind.name == name]  # type: ignore[arg-type]
+def kind_of(side: Side, name: str, version: object = SOAP_1_2) -> Kind:
+    found = [kind for kind in kinds(side.family, version) if kind.name == name]  # type: ignore[arg-type]
     if not found:
         pytest.skip(f"{name} belongs to the other family")
     return found[0]
@@ -58,10 +59,10 @@ def kind_of(side: Side, name: str, soap: object = SOAP_1_2) -> Kind:
 @pytest.mark.row("MS-06")
 @pytest.mark.row("MS-07")
 @pytest.mark.parametrize("name", KINDS)
-@pytest.mark.parametrize("soap", [SOAP_1_1, SOAP_1_2], ids=lambda soap: soap.name)
+@pytest.mark.parametrize("version", [SOAP_1_1, SOAP_1_2], ids=lambda version: version.name)
 @pytest.mark.parametrize("side", PLAIN, ids=lambda side: side.family.name)
-def test_no_part_under_any_form_changes_the_meaning(side: Side, soap: object, name: str) -> None:
-    kind = kind_of(side, name, soap)
+def test_no_part_under_any_form_changes_the_meaning(side: Side, version: object, name: str) -> None:
+    kind = kind_of(side, name, version)
     payload = side.protected(kind).payload
     truth = meaning(receive(payload, side.expectation(kind), side.keys()))
     assert accepted(side, kind, mutants.mutants(payload), truth) == []
@@ -121,6 +122,35 @@ def test_no_flipped_byte_changes_the_meaning(side: Side, name: str) -> None:
     payload = side.protected(kind).payload
     truth = meaning(receive(payload, side.expectation(kind), side.keys()))
     assert accepted(side, kind, mutants.flips(payload, seed=5, count=1500), truth) == []
+
+
+@pytest.mark.row("OP-19")
+@pytest.mark.parametrize("name", ["RST", "CreateSequence", "application"])
+def test_a_trace_survives_every_mutant_and_says_what_is_wrong(name: str) -> None:
+    """With a trace checking goes on behind a failure: it must neither crash nor keep silent."""
+    side = PLAIN[1]
+    kind = kind_of(side, name)
+    payload = side.protected(kind).payload
+    anything = Expectation(None, None, kind.request)
+    attacks = [*mutants.mutants(payload), *mutants.flips(payload, seed=3, count=300)]
+    for mutant in attacks:
+        envelope, trace = opened_or_none(mutant.payload), Trace()
+        if envelope is None:
+            continue
+        refusal = None
+        try:
+            unprotect(envelope, side.keys(), anything, NOW, LIMITS, TIMERS, trace)
+        except SecurityFailure as error:
+            refusal = str(error)
+        texts = [problem.text for problem in trace.problems]
+        assert refusal in texts or (refusal is None and texts == []), mutant.name
+
+
+def opened_or_none(payload: bytes) -> soap.Envelope | None:
+    try:
+        return opened(payload)
+    except PeerError:
+        return None
 
 
 @pytest.mark.row("MS-05")

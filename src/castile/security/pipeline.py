@@ -150,11 +150,23 @@ def unprotect(
     uniform fault. With a `trace` checking goes on behind a failure, which is raised in the end;
     one thing is then noted and not raised: a UsernameToken of a user whom nobody knows.
     """
-    policy = expectation.policy
-    reading = _reading(envelope, keys, expectation, limits, trace)
-    reading.run()
+    try:
+        reading = _reading(envelope, keys, expectation, limits, trace)
+        reading.run()
+    except SecurityFailure as error:
+        if trace is not None:
+            trace.add(Problem(str(error), error.part, error.missing_key))
+        raise
     if trace is not None:
         trace.body = reading.body
+    return _judged(reading, keys, expectation, now, timers)
+
+
+def _judged(
+    reading: Reading, keys: KeySource, expectation: Expectation, now: Now, timers: Timers
+) -> Verified:
+    """What was read, held against what is expected."""
+    policy = expectation.policy
     primary = _primary(reading)
     timestamp: Timestamp | None = None
     until = now.utc + timers.timestamp_ttl + timers.clock_skew

@@ -527,11 +527,15 @@ class Reading:
         try:
             if canonical_octets and None in scope and self.envelope.body.prefix is not None:
                 # A default namespace around it would change what canonical octets mean.
-                element = parse(octets, self.limits)
-            else:
-                element = parse_fragment(octets, self.envelope.body, self.limits)[1][0]
-        except (Malformed, IndexError):
+                return self._without_asides(parse(octets, self.limits))
+            text, elements = parse_fragment(octets, self.envelope.body, self.limits)
+        except Malformed:
             raise undecryptable("Body") from None
+        if len(elements) != 1 or text or elements[0].tail:
+            raise undecryptable("Body")  # the plaintext has closed the Body by itself
+        return self._without_asides(elements[0])
+
+    def _without_asides(self, element: Element) -> Element:
         if _ASIDES(element):
             raise SecurityFailure("a comment or processing instruction in a protected message", part="Body")
         return element
@@ -551,7 +555,7 @@ class Reading:
         except SecurityFailure as error:
             if self.failure is None or error.missing_key:
                 self.wrong(error)
-        except Malformed as error:
+        except (Malformed, Unsupported) as error:
             self.wrong(SecurityFailure(str(error), part="Body"))
 
 
