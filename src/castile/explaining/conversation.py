@@ -11,16 +11,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from castile.endpoint.kinds import Kind
+from castile.errors import UsageError
 from castile.explaining import words
 from castile.explaining.capture import Capture
-from castile.explaining.diagnosis import causes, habits
+from castile.explaining.diagnosis import causes
+from castile.explaining.habits import habits
 from castile.explaining.keys import Keys
 from castile.explaining.opened import Opened, begin, finish
 from castile.explaining.report import Explanation, MessageReport, Verdict, verdict
 from castile.explaining.rules import Surroundings, broken
 from castile.explaining.sequences import Sequences
 from castile.messages import trust
-from castile.security.keys import SealedKey, p_sha1
+from castile.security.keys import ContextKey, p_sha1
 from castile.security.trace import SignatureChecked
 from castile.versions import CONVERSATION_OF
 
@@ -41,18 +43,25 @@ class Conversation:
     used: dict[str, set[str]] = field(default_factory=dict)
     """Contexts that have signed, by thread."""
     ended: dict[str, str] = field(default_factory=dict)
-    octets: dict[bytes, str] = field(default_factory=dict)
+    octets: dict[bytes, str] = field(default_factory=dict, repr=False)
+    """Files by digest of their octets."""
     signatures: dict[bytes, tuple[str, bytes]] = field(default_factory=dict)
 
 
 def explain(capture: Capture, keys: Keys, now: float | None = None) -> Explanation:
-    """Open and judge every message, each at its own time unless `now` (UTC seconds) is given."""
+    """Open and judge every message, each at its own time unless `now` (UTC seconds) is given.
+
+    Raises `UsageError` for a lone file that is no SOAP envelope.
+    """
     messages = [begin(captured) for captured in capture.messages]
+    if capture.lone and messages[0].alien:
+        raise UsageError(f"{messages[0].file} can't be read as a SOAP message: {messages[0].unfit}")
     last = 0.0
     for message in messages:
         last = message.now or last
         message.now = last if now is None else now
-    conversation = Conversation(keys.copy(), messages, Sequences(_midway(messages), _ahead(capture, messages)))
+    sequences = Sequences(_midway(messages), _ahead(capture, messages))
+    conversation = Conversation(keys.copy(), messages, sequences)
     for message in messages:
         if not message.response and (name := _message_id(message)) is not None:
             conversation.planned.setdefault(name, message)
@@ -63,7 +72,8 @@ def explain(capture: Capture, keys: Keys, now: float | None = None) -> Explanati
 def _explain(conversation: Conversation, index: int) -> MessageReport:
     message = conversation.messages[index]
     if message.envelope is None:
-        return MessageReport(message.file, None, "failed", problems=(message.unfit or "",), title="no message")
+        text = f"it can't be read as a SOAP message: {message.unfit}"
+        return MessageReport(message.file, None, "failed", problems=(text,), title="not a message")
     _pair(conversation, message)
     around = _surroundings(conversation, index)
     keys = conversation.keys
@@ -88,10 +98,10 @@ def _explain(conversation: Conversation, index: int) -> MessageReport:
         encrypted=words.encrypted(message),
         sequence=conversation.sequences.state_of(message),
         problems=tuple(dict.fromkeys(found)),
-        warnings=tuple(dict.fromkeys((*notes, *message.oddities, *habits(message, around)))),
+        warnings=tuple(dict.fromkeys((*notes, *message.oddities, *habits(message)))),
         title=words.title(message),
         response=message.response,
-        details=words.details(message),
+        details=words.details(message, keys),
     )
 
 
@@ -218,24 +228,25 @@ def _ahead(capture: Capture, messages: list[Opened]) -> dict[str, int]:
 
 def _learn(conversation: Conversation, message: Opened) -> None:
     """Keys for the messages to come: EncryptedKeys, and security contexts from their RSTR."""
-    verified = message.verified
-    if verified is not None and isinstance(verified.reply_key, SealedKey):
-        conversation.keys.sealed[verified.reply_key.sha1] = verified.reply_key
+    for sealed in message.trace.sealed:
+        conversation.keys.learn_sealed(sealed, f"carried by {message.file}")
     answer, asked = message.body, message.answers
     if not isinstance(answer, trust.RequestSecurityTokenResponse) or message.trust is None:
         return
     if answer.token is None:
         return
     request = asked.body if asked is not None else None
-    secret = answer.proof_secret
-    if secret is None and isinstance(request, trust.RequestSecurityToken):
+    secret, origin = answer.proof_secret, f"sent whole in {message.file}"
+    if secret is None and asked is not None and isinstance(request, trust.RequestSecurityToken):
         if request.entropy is None or answer.entropy is None or not answer.computed_key:
             return
-        bits = answer.key_size or request.key_size or 256
-        secret = p_sha1(request.entropy, answer.entropy, min(bits, 1024) // 8)
+        size = min(answer.key_size or request.key_size or 256, 1024) // 8
+        secret = p_sha1(request.entropy, answer.entropy, size)
+        origin = f"{size} bytes of P_SHA1(entropy of {asked.file}, entropy of {message.file})"
     if secret is not None:
         edition = CONVERSATION_OF[message.trust.namespace]
-        conversation.keys.learn_context(answer.token.identifier, answer.token.instance, secret, edition)
+        key = ContextKey(answer.token.identifier, answer.token.instance, secret, edition, "", b"")
+        conversation.keys.learn_context(key, origin)
 
 
 def _remember(conversation: Conversation, message: Opened, around: Surroundings) -> None:

@@ -1,20 +1,116 @@
-"""Why something failed, as far as the message itself shows it, and what peers mind."""
+"""Why a check failed, as far as the message itself shows it.
+
+Nothing here changes a verdict: `causes` puts a reason behind what has failed already.
+"""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from castile import xml
+from castile.errors import CastileError
 from castile.explaining.opened import Opened
-from castile.explaining.rules import Surroundings
-from castile.security.trace import Problem
+from castile.messages.security import ID
+from castile.messages.signature import Reference, Signature
+from castile.security.coverage import header_name
+from castile.security.signature import digest_holds
+from castile.security.trace import Problem, TimestampSeen
+from castile.versions import DS, WSSE
+from castile.xml import Element
+
+_SIGNATURE: Final = f"{{{DS}}}Signature"
+_STR: Final = f"{{{WSSE}}}SecurityTokenReference"
+_KEY_INFO: Final = f"{{{DS}}}KeyInfo"
+_EPOCH_YEAR: Final = 366 * 86_400.0
+_REFERENCES: Final = 32
 
 
 def causes(message: Opened, problem: Problem) -> str:
     """What probably made a check fail, as a continuation of its text; empty if nothing shows."""
-    return ""
+    return next((f": {text}" for text in _causes(message, problem)), "")
 
 
-def habits(message: Opened, around: Surroundings) -> list[str]:
-    """What a peer may mind, or means by its fault, and the setting that helps (OP-22)."""
-    if message.fault is not None and not message.shape.protected:
-        name = message.fault.subcode[1] if message.fault.subcode else message.fault.code
-        return [f"an unauthenticated fault, anybody on the way can have made it: {name}: {message.fault.reason}"]
-    return []
+def _causes(message: Opened, problem: Problem) -> Iterator[str]:
+    if problem.part == "wsu:Timestamp":
+        for stamp in message.trace.findings:
+            if isinstance(stamp, TimestampSeen) and stamp.created < _EPOCH_YEAR:
+                yield "it was created in 1970, so the sender's clock or time source is unset"
+    if message.envelope is None or message.envelope.security is None:
+        return
+    for element in message.envelope.security:
+        if element.tag != _SIGNATURE:
+            continue
+        tags = [child.tag for child in element]
+        if problem.part == "ds:Signature" and _STR in tags and _KEY_INFO not in tags:
+            yield "it has no ds:KeyInfo; a wsse:SecurityTokenReference stands where KeyInfo is due"
+        if problem.text.startswith("the digest of "):
+            yield from _digest_causes(message, element, problem.part or "")
+
+
+def _digest_causes(message: Opened, element: Element, part: str) -> Iterator[str]:
+    try:
+        references = Signature.parse(element, _REFERENCES).references
+    except CastileError:
+        return
+    for reference in references:
+        found = _referenced(message, reference)
+        if found is not None and found[0] == part:
+            for text, octets in _VARIANTS:
+                if _fits(octets, found[1], reference):
+                    yield text
+
+
+def _referenced(message: Opened, reference: Reference) -> tuple[str, Element] | None:
+    """The part in clear that a reference points to."""
+    envelope = message.envelope
+    if envelope is None:
+        return None
+    parts = [*envelope.headers, envelope.body, *(envelope.security if envelope.security is not None else ())]
+    for element in parts:
+        if isinstance(element.tag, str) and reference.id in (element.get(ID), element.get("Id")):
+            return header_name(element), element
+    return None
+
+
+def _fits(octets: Callable[[Element, Reference], bytes], element: Element, reference: Reference) -> bool:
+    try:
+        return digest_holds(octets(element, reference), reference.digest_method, reference.digest)
+    except (CastileError, LookupError):
+        return False
+
+
+def _bare(element: Element, reference: Reference) -> bytes:
+    """Without white space between elements."""
+    stripped = copy.deepcopy(element)
+    for each in stripped.iter():
+        if len(each) and not (each.text or "").strip():
+            each.text = None
+        if each is not stripped and not (each.tail or "").strip():
+            each.tail = None
+    return xml.canonical(stripped, reference.transforms[0].prefixes)
+
+
+def _unlisted(element: Element, reference: Reference) -> bytes:
+    """As if the PrefixList weren't there."""
+    if not reference.transforms[0].prefixes:
+        return b""
+    return xml.canonical(element)
+
+
+def _returned(element: Element, reference: Reference) -> bytes:
+    """With line ends as carriage return and line feed."""
+    octets = xml.canonical(element, reference.transforms[0].prefixes)
+    return octets.replace(b"\n", b"&#xD;\n") if b"\n" in octets else b""
+
+
+_INDENTED: Final = (
+    "it would fit if the white space between elements were not there, so the message was indented after "
+    "it was signed"
+)
+_VARIANTS: Final[tuple[tuple[str, Callable[[Element, Reference], bytes]], ...]] = (
+    (_INDENTED, _bare),
+    ("it would fit without the PrefixList, which the signer has ignored", _unlisted),
+    ("it would fit with carriage returns before the line feeds, which somebody has dropped", _returned),
+)

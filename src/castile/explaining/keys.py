@@ -23,8 +23,9 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, p
 from castile.endpoint.keyring import refers_to
 from castile.errors import UsageError
 from castile.messages.security import SecurityTokenReference
-from castile.security.keys import ContextKey, SealedKey
-from castile.versions import THUMBPRINT_SHA1, WSSC_2005, X509_SKI, Conversation
+from castile.security.keys import ContextKey, NamedKey, SealedKey
+from castile.security.trace import KeyIdentity
+from castile.versions import THUMBPRINT_SHA1, WSSC_2005, X509_SKI
 
 _LARGEST: Final = 4 << 20
 """Bytes of a key file: a key log of a busy day has some ten thousand lines."""
@@ -42,6 +43,10 @@ class Keys:
     users: dict[str, str] = field(default_factory=dict)
     sealed: dict[str, SealedKey] = field(default_factory=dict)
     """Keys that requests of the capture carried sealed, by EncryptedKeySHA1."""
+    origins: dict[KeyIdentity, str] = field(default_factory=dict)
+    """Where a key that the capture handed over came from, in plain words."""
+    nicknames: dict[KeyIdentity, str] = field(default_factory=dict)
+    """Short names in a report, once a key was mentioned."""
     wanted: list[str] = field(default_factory=list)
     """What was asked for in vain, in plain words."""
 
@@ -95,6 +100,14 @@ class Keys:
         self.wanted.append(_described(reference))
         return None
 
+    def named_key(self, name: str) -> NamedKey | None:
+        """A key that both sides know by a name."""
+        octets = self.names.get(name)
+        if octets is None:
+            self.wanted.append(f"the key named {name!r}")
+            return None
+        return NamedKey(octets, name)
+
     def authenticate(self, name: str, password: str) -> bool | None:
         """Whether the password is right; None: a user whom the key file doesn't have."""
         known = self.users.get(name)
@@ -105,15 +118,18 @@ class Keys:
 
     # ---- what a capture hands over
 
-    def learn_context(
-        self, identifier: str, instance: str | None, secret: bytes, edition: Conversation
-    ) -> bool:
-        """Keep a context's key; False if a file had it already, which then counts."""
-        place = identifier, instance
-        if place in self.contexts:
-            return False
-        self.contexts[place] = ContextKey(identifier, instance, secret, edition, "", b"")
-        return True
+    def learn_context(self, key: ContextKey, origin: str) -> None:
+        """Keep a context's key, unless a file had it already: then that counts."""
+        place = key.identifier, key.instance
+        if place not in self.contexts:
+            self.contexts[place] = key
+            self.origins[key.identity] = origin
+
+    def learn_sealed(self, key: SealedKey, origin: str) -> None:
+        """Keep the key that a request carried, for the answer."""
+        if key.sha1 not in self.sealed:
+            self.sealed[key.sha1] = key
+            self.origins[key.identity] = origin
 
     def trusts(self, certificate: x509.Certificate) -> bool:
         """Whether it is in the key files, or issued by one that is."""
@@ -275,7 +291,8 @@ def _pem(text: str, name: str) -> Keys:
         elif label.endswith("PRIVATE KEY"):
             if "ENCRYPTED" in block.partition("\n\n")[0]:
                 raise UsageError(f"{name} holds a private key under a password: give it without one")
-            key = load_pem_private_key(block.encode(), None)
+            # The user's own key: to prove its primes anew takes longer than a whole conversation.
+            key = load_pem_private_key(block.encode(), None, unsafe_skip_rsa_key_validation=True)
             if not isinstance(key, RSAPrivateKey):
                 raise UsageError(f"{name} holds a private key that isn't RSA")
             keys.private.append(key)

@@ -6,6 +6,7 @@ by the dataclasses of `castile.messages`. What those refuse is kept as text.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -25,6 +26,7 @@ from castile.security.trace import Trace
 from castile.versions import (
     CONVERSATION_OF,
     DS,
+    SOAP,
     SOAP_1_2,
     WSA_1_0,
     WSRM,
@@ -42,6 +44,7 @@ from castile.xml import Element
 LIMITS: Final = Limits()
 TIMERS: Final = Timers()
 _ANYTHING: Final = Expectation(policy=None, edition=None, request=True)
+_ENVELOPES: Final = frozenset(f"{{{namespace}}}Envelope" for namespace in SOAP)
 _DATA: Final = f"{{{XENC}}}EncryptedData"
 _SIGNATURE: Final = f"{{{DS}}}Signature"
 _REFERENCE: Final = f"{{{DS}}}SignedInfo/{{{DS}}}Reference"
@@ -84,7 +87,9 @@ class Opened:
     captured: Captured
     envelope: soap.Envelope | None = None
     unfit: str | None = None
-    """Why it is no SOAP message."""
+    """Why it can't be read as a SOAP message."""
+    alien: bool = False
+    """It isn't even XML, or not an envelope."""
     shape: Shape = field(default_factory=Shape)
     action: str | None = None
     kind: Kind = Kind.APPLICATION
@@ -130,10 +135,12 @@ class Opened:
 
 def begin(captured: Captured) -> Opened:
     """Parse a message and read what stands in clear."""
-    opened = Opened(captured)
+    opened = Opened(captured, alien=True)
     payload = captured.payload
     try:
-        envelope = soap.parse(xml.parse(payload, LIMITS), LIMITS, len(payload))
+        root = xml.parse(payload, LIMITS)
+        opened.alien = root.tag not in _ENVELOPES
+        envelope = soap.parse(root, LIMITS, len(payload))
     except (Malformed, Unsupported) as error:
         opened.unfit = str(error)
         return opened
@@ -159,6 +166,7 @@ def finish(opened: Opened, keys: KeySource) -> None:
             body = opened.verified.body
         except PeerError as error:
             opened.failure = error
+            body = opened.trace.body if opened.trace.body is not None else body
     if body is not None and not (len(body) and body[0].tag == _DATA):
         _read_body(opened, body)
 
@@ -296,13 +304,13 @@ def _read_body(opened: Opened, body: Element) -> None:
         opened.oddities.append(f"the Body isn't as its specification has it: {error}")
 
 
-_RELIABILITY: Final = {
-    Kind.CREATE_SEQUENCE: reliability.CreateSequence,
-    Kind.CREATE_SEQUENCE_RESPONSE: reliability.CreateSequenceResponse,
-    Kind.CLOSE_SEQUENCE: reliability.CloseSequence,
-    Kind.CLOSE_SEQUENCE_RESPONSE: reliability.CloseSequenceResponse,
-    Kind.TERMINATE_SEQUENCE: reliability.TerminateSequence,
-    Kind.TERMINATE_SEQUENCE_RESPONSE: reliability.TerminateSequenceResponse,
+_RELIABILITY: Final[dict[Kind, Callable[[Element, Reliability, Addressing], Body]]] = {
+    Kind.CREATE_SEQUENCE: reliability.CreateSequence.parse,
+    Kind.CREATE_SEQUENCE_RESPONSE: reliability.CreateSequenceResponse.parse,
+    Kind.CLOSE_SEQUENCE: reliability.CloseSequence.parse,
+    Kind.CLOSE_SEQUENCE_RESPONSE: reliability.CloseSequenceResponse.parse,
+    Kind.TERMINATE_SEQUENCE: reliability.TerminateSequence.parse,
+    Kind.TERMINATE_SEQUENCE_RESPONSE: reliability.TerminateSequenceResponse.parse,
 }
 
 
@@ -312,7 +320,7 @@ def _typed(opened: Opened, child: Element) -> Body | None:
             return trust.RequestSecurityTokenResponse.parse(child, opened.trust)
         if opened.exchange.startswith("RST"):
             return trust.RequestSecurityToken.parse(child, opened.trust)
-    element = _RELIABILITY.get(opened.kind)
-    if element is not None and opened.rm is not None:
-        return element.parse(child, opened.rm, opened.edition)
+    parse = _RELIABILITY.get(opened.kind)
+    if parse is not None and opened.rm is not None:
+        return parse(child, opened.rm, opened.edition)
     return None

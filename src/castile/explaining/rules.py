@@ -39,7 +39,7 @@ class Surroundings:
     """Contexts that have signed already."""
     ended: dict[str, str] = field(default_factory=dict)
     """Cancelled contexts, and the file that cancelled them."""
-    octets: dict[bytes, str] = field(default_factory=dict)
+    octets: dict[bytes, str] = field(default_factory=dict, repr=False)
     """Files by digest of all octets that came."""
     signatures: dict[bytes, tuple[str, bytes]] = field(default_factory=dict)
     """File and digest of the message that had a signature value first."""
@@ -100,8 +100,11 @@ def _one_signature(message: Opened, around: Surroundings) -> Iterator[str]:
         return
     primary = _primary(message)
     others = [each for each in primary if each.key.kind != "context"]
-    contexts = {each.key.name for each in message.trace.findings if isinstance(each, KeyDerived)
-                and each.key.kind == "context"}
+    contexts = {
+        each.key.name
+        for each in message.trace.findings
+        if isinstance(each, KeyDerived) and each.key.kind == "context"
+    }
     if not contexts or (others and len(others) == len(primary)):
         return
     if not primary:
@@ -120,13 +123,11 @@ def _one_signature(message: Opened, around: Surroundings) -> Iterator[str]:
 
 def _stranger(message: Opened, around: Surroundings) -> Iterator[str]:
     for finding in message.trace.findings:
-        if isinstance(finding, SignatureChecked) and finding.ok and finding.certificate is not None:
-            if not around.keys.trusts(finding.certificate):
-                name = finding.certificate.subject.rfc4514_string()
-                yield (
-                    f"the signer's certificate ({name}) is neither among the keys given nor issued by "
-                    "one that is"
-                )
+        if not isinstance(finding, SignatureChecked) or not finding.ok or finding.certificate is None:
+            continue
+        if not around.keys.trusts(finding.certificate):
+            name = finding.certificate.subject.rfc4514_string()
+            yield f"the signer's certificate ({name}) is not among the keys given, nor issued by one that is"
 
 
 def _signed_twice(message: Opened, around: Surroundings) -> Iterator[str]:
@@ -170,9 +171,11 @@ def _other_key(message: Opened, _: Surroundings) -> Iterator[str]:
     if not ours or not theirs:
         return
     given, expected = ours[0].key, theirs[0].key
-    if given.kind != expected.kind and "context" in (given.kind, expected.kind):
-        yield f"it answers {asked.file}, signed under {expected}, and is signed under {given}"
-    elif given.kind == expected.kind != "certificate" and given.name != expected.name:
+    if given.kind == expected.kind:
+        other = given.kind != "certificate" and given.name != expected.name
+    else:
+        other = "context" in (given.kind, expected.kind)
+    if other:
         yield f"it answers {asked.file}, signed under {expected}, and is signed under {given}"
 
 
@@ -188,7 +191,7 @@ def _confirmation(message: Opened, _: Surroundings) -> Iterator[str]:
         return
     sent = {signature.value.hex() for signature in asked.verified.signatures}
     if any(text and text not in sent for text in confirmed):
-        yield f"its SignatureConfirmation is not the value of {asked.file}'s signature: it answers another request"
+        yield f"its SignatureConfirmation isn't the value of {asked.file}'s signature: it answers another one"
 
 
 def _unasked(message: Opened, around: Surroundings) -> Iterator[str]:
@@ -198,11 +201,11 @@ def _unasked(message: Opened, around: Surroundings) -> Iterator[str]:
         return
     if around.later:
         yield f"it relates to {headers.relates_to}, a request that is only sent later"
-    elif message.answers is not None and isinstance(message.body, trust.RequestSecurityTokenResponse):
-        if not isinstance(message.answers.body, trust.RequestSecurityToken) and not (
-            message.answers.failure or message.answers.handshake
-        ):
-            yield f"it hands out a token, and {message.answers.file}, to which it relates, asked for none"
+    asked = message.answers
+    if asked is None or not isinstance(message.body, trust.RequestSecurityTokenResponse):
+        return
+    if not (isinstance(asked.body, trust.RequestSecurityToken) or asked.failure or asked.handshake):
+        yield f"it hands out a token, and {asked.file}, to which it relates, asked for none"
 
 
 def _cancelled(message: Opened, around: Surroundings) -> Iterator[str]:

@@ -27,6 +27,12 @@ from castile.versions import WSRM
 
 _WIDE: Final = 1 << 40
 """Bounds of a window are a receiver's own affair, not the capture's."""
+_ENDINGS: Final = (
+    reliability.CloseSequence,
+    reliability.CloseSequenceResponse,
+    reliability.TerminateSequence,
+    reliability.TerminateSequenceResponse,
+)
 _STATES: Final = {"terminating": "closed"}
 """Phases that names.md has no word for."""
 
@@ -246,30 +252,25 @@ class Sequences:
 
     def _end(self, message: Opened, wrong: list[str], notes: list[str]) -> None:
         body, now = message.body, _now(message)
-        if isinstance(body, reliability.CloseSequence) and (found := self.followed.get(body.identifier)):
+        if not isinstance(body, _ENDINGS) or (found := self.followed.get(body.identifier)) is None:
+            return
+        twin = self.followed.get(found.source.offered or "")
+        if isinstance(body, reliability.CloseSequence):
             _source(found, source.Close(incomplete=True), now, wrong, notes)
             _destination(found, destination.Close(body.last), now, wrong, notes)
-            if (twin := self._twin(found)) is not None:
+            if twin is not None:  # the offered sequence ends with the one that offered it
                 _source(twin, source.PeerClosed(), now, wrong, notes)
-        elif isinstance(body, reliability.CloseSequenceResponse) and (
-            found := self.followed.get(body.identifier)
-        ):
+        elif isinstance(body, reliability.CloseSequenceResponse):
             _source(found, source.CloseAnswered(), now, wrong, notes)
-        elif isinstance(body, reliability.TerminateSequence) and (found := self.followed.get(body.identifier)):
+        elif isinstance(body, reliability.TerminateSequence):
             _source(found, source.Terminate(incomplete=True), now, wrong, notes)
             _destination(found, destination.Terminate(body.last), now, wrong, notes)
             if not WSRM[found.source.edition].can_close:  # one-way
                 _source(found, source.TerminateAnswered(), now, wrong, notes)
-            elif (twin := self._twin(found)) is not None:
+            elif twin is not None:
                 _source(twin, source.PeerTerminated(), now, wrong, notes)
-        elif isinstance(body, reliability.TerminateSequenceResponse) and (
-            found := self.followed.get(body.identifier)
-        ):
+        else:
             _source(found, source.TerminateAnswered(), now, wrong, notes)
-
-    def _twin(self, found: Followed) -> Followed | None:
-        """The offered sequence, which ends with the one that offered it."""
-        return self.followed.get(found.source.offered or "")
 
     def _acknowledge(self, message: Opened, wrong: list[str]) -> None:
         for header in message.reliability.acknowledgements:
@@ -350,13 +351,7 @@ def _named(message: Opened) -> list[tuple[str, Kind]]:
     if headers.sequence is not None:
         kind = message.kind if message.kind.numbered else Kind.APPLICATION
         found.append((headers.sequence.identifier, kind))
-    if isinstance(
-        body,
-        reliability.CloseSequence
-        | reliability.CloseSequenceResponse
-        | reliability.TerminateSequence
-        | reliability.TerminateSequenceResponse,
-    ):
+    if isinstance(body, _ENDINGS):
         found.append((body.identifier, message.kind))
     found += [(header.identifier, Kind.ACKNOWLEDGEMENT) for header in headers.acknowledgements]
     found += [(header.identifier, Kind.ACK_REQUESTED) for header in headers.ack_requested]
@@ -374,10 +369,7 @@ def _token(message: Opened) -> list[str]:
         return []
     named, signer = verified.resolve_context(body.token), _signer(message)
     if named != signer:
-        return [
-            f"CreateSequence asks for a sequence bound to security context {named}, and is signed under "
-            f"{signer or 'none'}"
-        ]
+        return [f"its SecurityTokenReference names security context {named}, and {signer or 'none'} signs it"]
     return []
 
 
@@ -385,8 +377,8 @@ def _signer(message: Opened) -> str | None:
     """The security context that signed a message."""
     if message.verified is None:
         return message.shape.context if message.shape.protected else None
-    names = [signature.key.name for signature in message.verified.signatures if signature.key.kind == "context"]
-    return names[0] if names else None
+    keys = [signature.key for signature in message.verified.signatures]
+    return next((key.name for key in keys if key.kind == "context"), None)
 
 
 def _same_signer(message: Opened, found: Followed) -> list[str]:
