@@ -10,7 +10,7 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -143,9 +143,9 @@ Answer = Callable[[bytes, HTTPResponse], HTTPResponse]
 class Network:
     """The HTTP protocol of a client, wired to a service's `receive`.
 
-    `fate` is asked before each exchange: it may return None, "drop-request", "drop-response" or
-    "double". Every request and response that passes is kept in `log`. `answer` changes a
-    response on its way.
+    `fate` is asked before each exchange: it may return None, "drop-request", "drop-response",
+    "double" or "late" (it arrives after the next one; its sender hears nothing). Every request
+    and response that passes is kept in `log`. `answer` changes a response on its way.
     """
 
     loop: Loop
@@ -156,16 +156,21 @@ class Network:
     sent: list[bytes] = field(default_factory=list)
     """Every request that a client sent, whether or not it came through."""
     down: bool = False
+    _late: list[bytes] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def post(self, request: HTTPRequest, timeout: float) -> HTTPResponse:
         self.sent.append(request.body)
         fate = "drop-request" if self.down else self.fate(next(self._numbers), request.body)
-        if fate == "drop-request":
+        if fate == "late":
+            self._late.append(request.body)
+        if fate in ("drop-request", "late"):
             raise castile.TransportError("the request was lost")
         response = self.deliver(request.body, timeout)
         if fate == "double":
             self.deliver(request.body, timeout)
+        while self._late:
+            self.deliver(self._late.pop(), timeout)
         if fate == "drop-response":
             raise castile.TransportError("the response was lost")
         return self.answer(request.body, response)
@@ -214,6 +219,8 @@ class Pair:
     """
 
     policy: castile.EndpointPolicy
+    policies: Sequence[castile.EndpointPolicy] = field(default=(), kw_only=True)
+    """What the service takes, where it is more than `policy`."""
     folder: Path | None = None
     settings: Settings = FAST
     clock: Clock = system
@@ -238,7 +245,7 @@ class Pair:
     def make_service(self) -> castile.Service:
         service = castile.Service(
             public_url=ADDRESS,
-            policy=self.policy,
+            policy=self.policies or self.policy,
             credentials=castile.Certificate(identity("service")),
             users=USERS,
             store=self.store_file if self.folder else None,

@@ -17,7 +17,7 @@ from castile.config import Limits
 from castile.errors import Malformed, SOAPFault, Violation
 from castile.messages.addressing import EPR
 from castile.messages.security import SecurityTokenReference
-from castile.messages.soap import Header, fault_detail, in_header, qname_of
+from castile.messages.soap import Header, fault_detail, in_header, qname_of, sequence_named
 from castile.versions import (
     NETRM,
     SOAP_1_1,
@@ -320,7 +320,7 @@ class SequenceFault:
         return cls(fault.subcode[1], fault_detail(fault), fault.sequence)
 
     @classmethod
-    def parse(cls, element: Element, edition: Reliability, limits: Limits = _LIMITS) -> Self:
+    def parse(cls, element: Element, edition: Reliability) -> Self:
         """Raises `Malformed` for a code of another specification or edition."""
         children = _Children(element, edition, "SequenceFault")
         namespace, local = qname_of(children.required("FaultCode"))
@@ -330,12 +330,7 @@ class SequenceFault:
         if edition.can_close:
             detail = children.optional("Detail")
             parts = inside(detail) if detail is not None else []
-        named = [part for part in parts if name_of(part) == (edition.namespace, "Identifier")]
-        return cls(
-            local,
-            b"".join(canonical(part) for part in parts),
-            _identifier(named[0], limits) if named else None,
-        )
+        return cls(local, b"".join(canonical(part) for part in parts), sequence_named(parts))
 
     def render(self, edition: Reliability) -> Header:
         """Without mustUnderstand: it explains the Body, which is understood anyway."""
@@ -408,7 +403,7 @@ def parse_headers(
         acknowledgements,
         requests,
         bool(uses),
-        SequenceFault.parse(faults[0], edition, limits) if faults else None,
+        SequenceFault.parse(faults[0], edition) if faults else None,
     )
 
 

@@ -12,7 +12,7 @@ signature looks (`Message.namespaces`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, get_args
 
@@ -316,11 +316,17 @@ def _detail(detail: Element | None) -> bytes:
 
 
 def _sequence(detail: Element | None) -> str | None:
-    """The sequence that an RM fault names in its detail (WS-RM 1.2, 4)."""
-    for child in inside(detail) if detail is not None else ():
+    return sequence_named(inside(detail)) if detail is not None else None
+
+
+def sequence_named(detail: Iterable[Element]) -> str | None:
+    """The sequence that an RM fault names by these elements of its detail (WS-RM 1.2, 4)."""
+    for child in detail:
         namespace, local = name_of(child)
         if namespace in WSRM and local == "Identifier":
             return text_of(child).strip()
+        if namespace in WSRM and local == "SequenceAcknowledgement":
+            return sequence_named(inside(child))
     return None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from castile.errors import PolicyError
@@ -11,6 +11,7 @@ from castile.policy.suites import SUITES, AlgorithmSuite
 from castile.versions import (
     FAMILIES,
     SOAP_1_2,
+    TRUST_OF,
     WSA_1_0,
     Addressing,
     Conversation,
@@ -88,6 +89,16 @@ class EndpointPolicy:
     two_way: bool = field(default=True)
     """The contract has request/response operations: CreateSequence makes an Offer (RM-12)."""
 
+    def __post_init__(self) -> None:
+        """Raises `PolicyError` for editions that don't go together."""
+        rm, conversation = self.reliability, self.conversation
+        if rm is not None and rm.can_close and self.addressing is not WSA_1_0:
+            raise PolicyError(f"{rm.name} goes with {WSA_1_0.name} only, not with {self.addressing.name}")
+        if conversation is not None and self.trust is not TRUST_OF[conversation.namespace]:
+            twin = TRUST_OF[conversation.namespace].name
+            given = self.trust.name if self.trust else "none"
+            raise PolicyError(f"{conversation.name} goes with {twin}, not with {given}")
+
     @property
     def dialect(self) -> str:
         """The editions of its messages, by name: a sequence stays with them for life (RM-03)."""
@@ -115,13 +126,13 @@ class EndpointPolicy:
         if bootstrap not in _BOOTSTRAPS:
             raise PolicyError(f"unknown bootstrap {bootstrap!r}: one of {', '.join(_BOOTSTRAPS)}")
         family, row = FAMILIES[edition], SUITES[suite]
-        policy = cls(
-            soap=soap,
-            addressing=addressing,
-            reliability=family.reliability if reliable else None,
-            conversation=family.conversation if secure else None,
-            trust=family.trust if secure else None,
-            bootstrap=_BOOTSTRAPS[bootstrap](row) if secure else None,
-            application=ProtectionPolicy("context", row) if secure else None,
-        )
-        return replace(policy, **settings)  # type: ignore[arg-type]
+        fields: dict[str, object] = {
+            "soap": soap,
+            "addressing": addressing,
+            "reliability": family.reliability if reliable else None,
+            "conversation": family.conversation if secure else None,
+            "trust": family.trust if secure else None,
+            "bootstrap": _BOOTSTRAPS[bootstrap](row) if secure else None,
+            "application": ProtectionPolicy("context", row) if secure else None,
+        }
+        return cls(**fields | settings)  # type: ignore[arg-type]
