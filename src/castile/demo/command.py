@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -26,8 +26,8 @@ from castile.demo.exchanges import contexts
 from castile.demo.plan import USER, Files, Plan, Victim
 from castile.demo.verdict import Verdict
 
-LATENCY_SECONDS = 0.03
-"""Each way, so that a person can follow."""
+WATCHED_SECONDS = 0.03
+"""For the network each way and for a handler's work, so that a person can follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +97,13 @@ def _explain(outcome: Outcome, console: Console) -> None:
     """The verdict in words."""
     judged, tally, plan = outcome.verdict, outcome.tally, outcome.plan
     text = f"""
-    network   {tally.lost} requests and responses lost, {tally.doubled} requests doubled, {tally.held} held back
-    castile   {tally.retransmissions} sent again, {outcome.contexts} security contexts, edition {plan.edition}
-    kills     {outcome.kills}, of which {outcome.kills_in_exchange} inside an exchange; seed {plan.seed}
-    messages  {judged.sent} sent, {judged.delivered} delivered: {judged.lost} lost, {judged.duplicated} doubled,
-              {judged.out_of_order} out of order, {judged.unanswered} unanswered;
-              {judged.redelivered} handled again after a crash and told so
+    network   lost {tally.lost} requests and responses, doubled {tally.doubled}, held {tally.held} back
+    castile   sent {tally.retransmissions} again; security contexts: {outcome.contexts}
+    kills     {outcome.kills}, of which {outcome.kills_in_exchange} inside an exchange
+    messages  {judged.sent} sent, {judged.delivered} delivered: {judged.lost} lost,
+              {judged.duplicated} doubled, {judged.out_of_order} out of order, {judged.unanswered} unanswered;
+              {judged.redelivered} handled again after a crash, and told so
+    run       edition {plan.edition}, seed {plan.seed}
 """
     console.print(text, soft_wrap=True)
     word = "each message exactly once, in order" if judged.ok else "NOT every message exactly once, in order"
@@ -200,13 +201,15 @@ def demo(
         kills=kills,
         edition=edition,
         seed=secrets.randbelow(1_000_000) if seed is None else seed,
-        latency=LATENCY_SECONDS if console.is_terminal else 0.0,
     )
+    if console.is_terminal:
+        plan = replace(plan, latency=WATCHED_SECONDS, work=WATCHED_SECONDS)
     try:
         with _folder(keep) as files:
             outcome = run(plan, files, console, keep=keep is not None)
     except Stuck as stuck:
-        click.echo(f"castile demo: {stuck}. Run it with --keep DIR --seed {plan.seed} for the log.", err=True)
+        log = f"{keep}/demo.log" if keep else "kept with --keep DIR"
+        click.echo(f"castile demo: {stuck} (seed {plan.seed}; its log: {log})", err=True)
         sys.exit(3)
     except KeyboardInterrupt:
         click.echo("castile demo: interrupted", err=True)

@@ -14,10 +14,15 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-HALF: Final = 27
-"""Characters between two lifelines."""
+HALF: Final = 28
+"""Characters from one lifeline to the next: with the notes it fits into 80 columns."""
 _TRUST: Final = ("RST", "RSTR")
 _MACHINERY: Final = ("Sequence", "LastMessage")
+_NOTES: Final = {
+    "RSTR/SCT": "security context",
+    "CreateSequenceResponse": "sequence bound to it",
+    "RSTR/SCT/Cancel": "context given back",
+}
 
 Event = Mapping[str, object]
 
@@ -47,7 +52,7 @@ class Diagram:
 
     def open(self) -> None:
         """The head; on a terminal, the status line."""
-        title = f"   {'client':<{HALF}}{'network':<{HALF}}service"
+        title = f" {'client':<{HALF}} {'network':<{HALF}}service"
         self.console.print(Text(title, "bold"), soft_wrap=True)
         if self.console.is_terminal:
             self._live = Live(self._status(), console=self.console, transient=True, refresh_per_second=8)
@@ -67,9 +72,9 @@ class Diagram:
             case "response":
                 self._response(event)
             case "silence":
-                self._line(" " * HALF, "✗" + " " * (HALF - 1), "no answer, the service is down", "red")
+                self._line(" " * HALF, "✗" + " " * (HALF - 1), "no answer", "red")
             case "handled":
-                again = ", told that it may be again" if event["redelivered"] else ""
+                again = ", again?" if event["redelivered"] else ""
                 note = f"● {event['handler']} {event['message']}{again}"
                 self._line(" " * HALF, "│" + " " * (HALF - 1), note, "bold green" if again else "green")
             case "answered":
@@ -79,7 +84,7 @@ class Diagram:
 
     def say(self, text: str, style: str = "bold") -> None:
         """Something that happens to a process, or to the whole run."""
-        self.console.print(Text(f"   {text}", style), soft_wrap=True)
+        self.console.print(Text(f" {text}", style), soft_wrap=True)
 
     def _request(self, event: Event) -> None:
         fate = event["fate"]
@@ -92,22 +97,25 @@ class Diagram:
         label = self._label(event)
         self._requests[event["exchange"]] = label
         style = self._style(str(event["word"]))
-        text = f"── {label}{' again' if again else ''} "
+        text = f"─ {label}{' again' if again else ''} "
         if "lost" in words:
             self._line(text.ljust(HALF, "─"), "✗" + " " * (HALF - 1), "lost", "red")
             return
         rule = "═" if "doubled" in words else "─"
-        note = {"doubled": "delivered twice", "held": "held back"}
+        note = {"doubled": "twice", "held": "held back"}
         notes = ", ".join(note[word] for word in words)
         self._line(text.ljust(HALF, "─"), "┼" + rule * (HALF - 2) + "▶", notes, style)
 
     def _response(self, event: Event) -> None:
         lost = bool(event["fate"])
         self.tally.lost += lost
-        text = f" {self._reply_label(event)} ──"
+        text = f" {self._reply_label(event)} ─"
+        if len(text) == HALF:
+            text = text.lstrip()
         style = "red" if lost else self._style(str(event["word"]))
         near = " " * HALF if lost else "◀" + "─" * (HALF - 1)
-        self._line(near, ("✗" if lost else "┼") + text.rjust(HALF - 1, "─"), "lost" if lost else "", style)
+        note = "lost" if lost else _NOTES.get(str(event["word"]), "")
+        self._line(near, ("✗" if lost else "┼") + text.rjust(HALF - 1, "─"), note, style)
 
     def _label(self, event: Event) -> str:
         word, number, sequence = str(event["word"]), event["number"], str(event["sequence"])
@@ -141,7 +149,8 @@ class Diagram:
         return "cyan" if any(part in word for part in _MACHINERY) else "blue"
 
     def _line(self, near: str, far: str, note: str, style: str) -> None:
-        line = Text("   │", "dim")
+        line = Text()
+        line.append(" │", "dim")
         line.append(near, style)
         line.append(far, style)
         line.append("│", "dim")
@@ -151,8 +160,8 @@ class Diagram:
     def _status(self) -> Text:
         tally = self.tally
         return Text(
-            f"   {tally.answered} of {self.messages} calls answered · {tally.lost} messages lost, "
-            f"{tally.doubled} doubled, {tally.held} held back · {tally.kills} kills",
+            f" {tally.answered} of {self.messages} calls answered · {tally.lost} messages lost, "
+            f"{tally.doubled} doubled · {tally.kills} kills ",
             "reverse",
         )
 

@@ -182,15 +182,15 @@ class Director:
         killed = time.time()
         process.child.kill()
         await process.child.wait()
+        self.diagram.say(f"☠ {victim} killed (SIGKILL, pid {process.child.pid})", "bold red")
         inside = await asyncio.to_thread(open_exchanges, self.files, killed)
         self._killed += 1
         self.kills_in_exchange += inside > 0
         self.diagram.tally.kills += 1
-        calls = f"{inside} call{'s' if inside > 1 else ''}" if inside else "no call"
-        pid = process.child.pid
-        self.diagram.say(f"☠ {victim} killed with {calls} under way (SIGKILL, pid {pid})", "bold red")
         await self._start(victim)
-        self.diagram.say(f"↻ {victim} started again (pid {self._running[victim].child.pid})")
+        calls = f"{inside} call{'s' if inside > 1 else ''}" if inside else "no call"
+        pid = self._running[victim].child.pid
+        self.diagram.say(f"↻ {victim} started again (pid {pid}); {calls} had been under way")
 
     def _allow(self, messages: int) -> None:
         self._allowed = min(messages, self.plan.messages)

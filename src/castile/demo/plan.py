@@ -22,8 +22,8 @@ ORDINARY: Final = f"{NAMESPACE}/Notify"
 # A reader of the diagram doesn't wait a minute for a repetition; nothing else is changed.
 SETTINGS: Final = Settings(
     timers=Timers(
-        retransmit_interval=0.25,
-        retransmit_limit=1.0,
+        retransmit_interval=0.2,
+        retransmit_limit=0.5,
         reply_wait=5.0,
         call_timeout=8.0,
         connect_timeout=2.0,
