@@ -16,11 +16,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import castile
 from castile import xml
+from castile.client import Client
 from castile.config import Limits
+from castile.credentials import Username
 from castile.demo.child import Child
 from castile.demo.plan import NAMESPACE, PASSWORD_VARIABLE, SETTINGS, TRANSACTIONAL, USER
+from castile.errors import CastileError
 
 logger = logging.getLogger("demo")
 
@@ -89,7 +91,7 @@ class Gate:
 class Application:
     """Makes the calls."""
 
-    def __init__(self, child: Child, client: castile.Client, journal: Journal, gate: Gate) -> None:
+    def __init__(self, child: Child, client: Client, journal: Journal, gate: Gate) -> None:
         self._child = child
         self._client = client
         self._journal = journal
@@ -119,7 +121,7 @@ class Application:
                 try:
                     reply = self._client.call_raw(plan.action(message), body, key=key)
                     break
-                except castile.CastileError as error:
+                except CastileError as error:
                     logger.warning("call %s is made again: %s", message, error)
                     time.sleep(0.2)
             answer = int(xml.parse(reply, Limits()).get("message", "0"))
@@ -148,10 +150,10 @@ def _main(child: Child) -> None:
     child.listen(gate.command)
     files, plan = child.files, child.plan
     journal = Journal(files.journal)
-    client = castile.Client(
+    client = Client(
         child.url,
         policy=plan.policy,
-        credentials=castile.Username(USER, f"env:{PASSWORD_VARIABLE}"),
+        credentials=Username(USER, f"env:{PASSWORD_VARIABLE}"),
         service_certificate=files.certificate,
         store=files.client_store,
         settings=SETTINGS,

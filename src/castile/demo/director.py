@@ -74,7 +74,7 @@ class Director:
     plan: Plan
     files: Files
     diagram: Diagram
-    password: str
+    password: str = field(repr=False)
     keep: bool = False
     """Write down the messages and the keys."""
     kills_in_exchange: int = 0

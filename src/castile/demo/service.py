@@ -11,20 +11,23 @@ import time
 
 import uvicorn
 
-import castile
 from castile import xml
 from castile.config import Limits
+from castile.credentials import Certificate
 from castile.demo import effects
 from castile.demo.child import Child
 from castile.demo.plan import NAMESPACE, ORDINARY, PASSWORD_VARIABLE, SETTINGS, TRANSACTIONAL, USER
+from castile.endpoint.deliver import RequestContext
+from castile.errors import UsageError
+from castile.service import Service
 
 
-def make_service(child: Child) -> castile.Service:
+def make_service(child: Child) -> Service:
     """The demo's endpoint."""
     files, plan = child.files, child.plan
-    service = castile.Service(
+    service = Service(
         policy=plan.policy,
-        credentials=castile.Certificate(files.identity),
+        credentials=Certificate(files.identity),
         users={USER: os.environ[PASSWORD_VARIABLE]},
         store=files.service_store,
         public_url=child.url,
@@ -36,16 +39,16 @@ def make_service(child: Child) -> castile.Service:
     ledger_lock = threading.Lock()
 
     @service.raw(TRANSACTIONAL, transactional=True)
-    def book(body: bytes, ctx: castile.RequestContext) -> bytes:
+    def book(body: bytes, ctx: RequestContext) -> bytes:
         message = _message(body)
         if ctx.transaction is None:
-            raise castile.UsageError("a transactional handler without a transaction")
+            raise UsageError("a transactional handler without a transaction")
         effects.write(ctx.transaction, message, ctx)
         child.tell("handled", message=message, handler="Book", redelivered=ctx.redelivered)
         return _answer("Booked", message)
 
     @service.raw(ORDINARY)
-    def notify(body: bytes, ctx: castile.RequestContext) -> bytes:
+    def notify(body: bytes, ctx: RequestContext) -> bytes:
         message = _message(body)
         with ledger_lock, ledger:
             effects.write(ledger, message, ctx)
