@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator
 
 from castile.clock import Now
+from castile.endpoint import agreement
 from castile.endpoint.inbound import Inbound
 from castile.endpoint.kinds import Kind
 from castile.endpoint.outbound import Outgoing
@@ -19,7 +20,7 @@ from castile.messages.security import SecurityTokenReference
 from castile.policy import EndpointPolicy
 from castile.protocol import conversation
 from castile.protocol.conversation import Conversation
-from castile.security.keys import ContextKey, p_sha1
+from castile.security.keys import ContextKey
 from castile.versions import Conversation as Edition
 from castile.versions import Trust
 
@@ -62,12 +63,6 @@ def establish(party: Party, now: Now) -> Dialogue:
     token = answer.token
     if token is None or answer.token_type not in (None, edition.token_type):
         raise SecurityFailure("the answer holds no security context token", part="Body")
-    if not answer.computed_key or answer.entropy is None or len(answer.entropy) < 16:
-        # A key that one side chose alone is not accepted under this policy (SC-05).
-        raise SecurityFailure("the answer's key isn't computed from both entropies", part="Body")
-    bits = answer.key_size or section.suite.minimum_bits
-    if bits % 8 or not 128 <= bits <= 512:
-        raise SecurityFailure(f"a key of {bits} bits: 128 to 512 are taken (SC-06)", part="Body")
     state = Conversation(
         edition=edition.namespace,
         endpoint=party.address,
@@ -75,7 +70,7 @@ def establish(party: Party, now: Now) -> Dialogue:
     )
     event = conversation.Established(
         identifier=token.identifier,
-        secret=p_sha1(entropy, answer.entropy, bits // 8),
+        secret=agreement.agreed(party, answer, entropy),
         token=token.render(edition),
         token_id=token.id or "",
         instance=token.instance,

@@ -58,6 +58,12 @@ _RELIABILITY_1_1 = (
 )
 _TRUST = (Kind.ISSUE, Kind.ISSUE_RESPONSE, Kind.CANCEL, Kind.CANCEL_RESPONSE)
 
+_TRUST_ALIASES = {
+    "RST/SCT-Cancel": Kind.CANCEL,  # Microsoft's identity library
+    "RSTR/Cancel": Kind.CANCEL_RESPONSE,  # Rampart
+}
+"""Read, never sent (features SC-21)."""
+
 
 @lru_cache(maxsize=64)
 def actions(policy: EndpointPolicy) -> dict[str, Kind]:
@@ -74,6 +80,7 @@ def actions(policy: EndpointPolicy) -> dict[str, Kind]:
             table[row.fault_action] = Kind.FAULT
     for trust in WST.values() if policy.trust else ():
         table |= {trust.action(kind.value): kind for kind in _TRUST}
+        table |= {trust.action(name): kind for name, kind in _TRUST_ALIASES.items()}
     return table
 
 

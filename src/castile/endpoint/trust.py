@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from castile.endpoint import agreement
 from castile.endpoint.kinds import Kind
 from castile.endpoint.outbound import Outgoing
 from castile.endpoint.turn import Turn
@@ -16,12 +17,8 @@ from castile.messages import trust
 from castile.messages.conversation import SecurityContextToken
 from castile.protocol import issuer
 from castile.protocol.faults import trust_violation
-from castile.security.keys import p_sha1
 from castile.store.records import ContextRecord
 from castile.versions import Conversation, Trust
-
-ENTROPY_BYTES = 32
-"""Ours, as WCF's (SC-03)."""
 
 
 def issue(turn: Turn) -> Outgoing:
@@ -47,9 +44,15 @@ def issue(turn: Turn) -> Outgoing:
     )
     policy = party.policy.bootstrap
     suite_bits = policy.suite.minimum_bits if policy else 256
-    granted = issuer.grant(request, turn.now, census, suite_bits, party.settings)
-    entropy = party.random(ENTROPY_BYTES)
-    secret = p_sha1(body.entropy or b"", entropy, granted.key_bytes)
+    granted = issuer.grant(
+        request,
+        turn.now,
+        census,
+        suite_bits,
+        party.settings,
+        client_entropy=party.policy.require_client_entropy,
+    )
+    secret, entropy = agreement.make(party, body.entropy, granted.key_bytes)
     context, answer = issuer.issue(
         request, granted, identifier=party.new_id("context"), secret=secret, entropy=entropy
     )
@@ -64,8 +67,9 @@ def issue(turn: Turn) -> Outgoing:
         token=token,
         attached=token.attached(edition),
         unattached=token.unattached(edition),
-        computed_key=True,
-        entropy=answer.entropy,
+        computed_key=entropy is not None,
+        proof_secret=secret if entropy is None else None,
+        entropy=entropy,
         created=answer.created,
         expires=answer.expires,
         key_size=answer.key_bits,

@@ -14,8 +14,14 @@ import pybase64
 from castile.clock import iso
 from castile.errors import Malformed, SOAPFault, Unsupported
 from castile.messages.conversation import SecurityContextToken
-from castile.messages.security import SecurityTokenReference, base64_of, integer_of, parse_instant
-from castile.versions import CONVERSATION_OF, WSSE, WST, WSU, Trust
+from castile.messages.security import (
+    EncryptedKey,
+    SecurityTokenReference,
+    base64_of,
+    integer_of,
+    parse_instant,
+)
+from castile.versions import CONVERSATION_OF, WSSE, WST, WSU, XENC, Trust
 from castile.xml import (
     Element,
     escape_attribute,
@@ -97,10 +103,14 @@ class _Children:
         return base64_of(parts[0])
 
     def reference(self, local: str) -> SecurityTokenReference | None:
+        """The one reference in it, also where the security context token itself stands (CXF)."""
         element = self.own.pop(local, None)
         if element is None:
             return None
         parts = inside(element)
+        conversation = CONVERSATION_OF[self.edition.namespace]
+        if len(parts) == 1 and name_of(parts[0]) == (conversation.namespace, "SecurityContextToken"):
+            return SecurityContextToken.parse(parts[0], verbatim=False).unattached(conversation)
         if len(parts) != 1 or parts[0].tag != _STR:
             raise _failed(self.edition, f"{local} in another form than one SecurityTokenReference")
         return SecurityTokenReference.parse(parts[0])
@@ -215,7 +225,9 @@ class RequestSecurityTokenResponse:
     computed_key: bool = False
     """The key is P_SHA1 of both entropies."""
     proof_secret: bytes | None = field(default=None, repr=False)
-    """The whole key, where the issuer made it alone."""
+    """The whole key, where one side made it alone."""
+    proof_key: EncryptedKey | None = field(default=None, repr=False)
+    """The same, encrypted for the requestor."""
     entropy: bytes | None = field(default=None, repr=False)
     created: float | None = None
     """Of the token, UTC seconds."""
@@ -237,14 +249,15 @@ class RequestSecurityTokenResponse:
             element = items[0]
         children = _Children(element, edition, "RequestSecurityTokenResponse")
         created, expires = children.lifetime()
-        computed, proof = _proof(children)
+        computed, secret, sealed = _proof(children)
         return cls(
             children.text("TokenType"),
             _token(children),
             children.reference("RequestedAttachedReference"),
             children.reference("RequestedUnattachedReference"),
             computed,
-            proof,
+            secret,
+            sealed,
             children.entropy(),
             created,
             expires,
@@ -278,7 +291,11 @@ class RequestSecurityTokenResponse:
         if self.computed_key:
             proof = _text("ComputedKey", edition.uri("CK/PSHA1"))
         elif self.proof_secret is not None:
-            proof = _text("BinarySecret", pybase64.b64encode(self.proof_secret).decode())
+            secret = pybase64.b64encode(self.proof_secret).decode()
+            kind = edition.uri("SymmetricKey")
+            proof = f'<t:BinarySecret Type="{kind}">{secret}</t:BinarySecret>'
+        elif self.proof_key is not None:
+            proof = self.proof_key.render().decode()
         else:
             return ""
         return f"<t:RequestedProofToken>{proof}</t:RequestedProofToken>"
@@ -295,18 +312,21 @@ def _token(children: _Children) -> SecurityContextToken | None:
     return SecurityContextToken.parse(parts[0])
 
 
-def _proof(children: _Children) -> tuple[bool, bytes | None]:
-    """Whether the key is computed, and the key that was sent whole (features SC-05)."""
+def _proof(children: _Children) -> tuple[bool, bytes | None, EncryptedKey | None]:
+    """Whether the key is computed, and the key that was sent whole, in clear or encrypted
+    (features SC-05)."""
     element = children.own.pop("RequestedProofToken", None)
     if element is None:
-        return False, None
+        return False, None, None
     parts = inside(element)
     edition = children.edition
     name = name_of(parts[0]) if len(parts) == 1 else ("", "")
     if name == (edition.namespace, "ComputedKey"):
         if text_of(parts[0]).strip() != edition.uri("CK/PSHA1"):
             raise _failed(edition, "the key is computed in another way than PSHA1")
-        return True, None
+        return True, None, None
     if name == (edition.namespace, "BinarySecret"):
-        return False, base64_of(parts[0])
-    raise _failed(edition, "RequestedProofToken in another form than ComputedKey or BinarySecret")
+        return False, base64_of(parts[0]), None
+    if name == (XENC, "EncryptedKey"):
+        return False, None, EncryptedKey.parse(parts[0])
+    raise _failed(edition, "RequestedProofToken holds no ComputedKey, BinarySecret or EncryptedKey")

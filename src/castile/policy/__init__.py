@@ -84,6 +84,11 @@ class EndpointPolicy:
     """CreateSequence carries the UsesSequenceSTR header (1.1 only; WS-RM 1.2, 6.1)."""
     sequence_token: SequenceToken = "infer"
     """What a service does with a CreateSequence without SecurityTokenReference (CO-03)."""
+    require_client_entropy: bool = False
+    """Every key is made with the client's entropy: a service makes no other, a client takes none
+    (WS-SP 1.2, 9.1)."""
+    require_server_entropy: bool = False
+    """As `require_client_entropy`: a client takes no key that it has made alone."""
     encrypt_lifecycle: bool = False
     """Encrypt the bodies of CreateSequence, Close, Terminate and their responses too (CO-09)."""
     two_way: bool = field(default=True)

@@ -103,8 +103,8 @@ class Answer:
     instance: str | None
     token_type: str
     key_bits: int
-    entropy: bytes = field(repr=False)
-    """Ours; the client computes the key from both."""
+    entropy: bytes | None = field(repr=False)
+    """Ours; the client computes the key from both. None: the whole key is sent."""
     created: float
     expires: float
     context: str | None = None
@@ -163,10 +163,12 @@ def grant(
     settings: Settings = _SETTINGS,
     *,
     allow_postdated: bool = False,
+    client_entropy: bool = True,
 ) -> Grant:
     """Decide on a request for a context or for its renewal; `Violation` if it is refused.
 
-    `suite_bits` is the KeySize of a request that asks for none (SC-06).
+    `suite_bits` is the KeySize of a request that asks for none (SC-06). `client_entropy`: a
+    request without entropy is refused; else its key is the service's alone (SC-05).
     """
     row = WSSC[request.edition]
     if request.request_type not in ("Issue", "Renew"):
@@ -178,9 +180,9 @@ def grant(
         raise _refused(request, "RequestFailed", "a token type that is not issued here")
     if not request.confidential:
         raise _refused(request, "RequestFailed", "the answer would show its entropy (TR-09)")
-    if request.entropy is None:
+    if request.entropy is None and client_entropy:
         raise _refused(request, "RequestFailed", "a key from one side's entropy is not made (SC-05)")
-    if len(request.entropy) not in ENTROPY_BYTES:
+    if request.entropy is not None and len(request.entropy) not in ENTROPY_BYTES:
         raise _refused(request, "InvalidRequest", f"entropy of {len(request.entropy)} bytes")
     bits = suite_bits if request.key_size is None else request.key_size
     if bits not in KEY_BITS:
@@ -197,13 +199,13 @@ def issue(
     *,
     identifier: str,
     secret: bytes,
-    entropy: bytes,
+    entropy: bytes | None,
     policy: str = "",
 ) -> tuple[Context, Answer]:
     """The new context, and what to answer.
 
     `identifier` is new for ever; `entropy` is ours, and `secret` was computed from the client's
-    and ours, `granted.key_bytes` long.
+    and ours, `granted.key_bytes` long. Without entropy the secret is ours alone.
     """
     key = new_instance(granted, None, secret=secret, entropy=entropy)
     context = Context(
@@ -219,16 +221,18 @@ def issue(
     return context, answer(request, granted, identifier, None, entropy)
 
 
-def new_instance(granted: Grant, instance: str | None, *, secret: bytes, entropy: bytes) -> Instance:
+def new_instance(granted: Grant, instance: str | None, *, secret: bytes, entropy: bytes | None) -> Instance:
     """A key as granted; `UsageError` if it was not computed as granted."""
-    if len(secret) != granted.key_bytes or len(entropy) not in ENTROPY_BYTES:
+    if len(secret) != granted.key_bytes or (entropy is not None and len(entropy) not in ENTROPY_BYTES):
         raise UsageError(
             f"a key of {granted.key_bits} bits was granted, and entropy of 16 to 128 bytes is needed"
         )
     return Instance(instance, secret, granted.created, granted.expires)
 
 
-def answer(request: Request, granted: Grant, identifier: str, instance: str | None, entropy: bytes) -> Answer:
+def answer(
+    request: Request, granted: Grant, identifier: str, instance: str | None, entropy: bytes | None
+) -> Answer:
     """The facts of the answer to an issue or, with an `instance`, to a renewal."""
     return Answer(
         identifier=identifier,
