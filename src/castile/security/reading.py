@@ -55,7 +55,7 @@ from castile.security.trace import (
     TokenSeen,
     Trace,
 )
-from castile.versions import DS, SOAP, WSSC, WSSE, WSSE11, WSU, XENC
+from castile.versions import DS, WSSC, WSSE, WSSE11, WSU, XENC
 from castile.xml import Element, canonical, parse, parse_fragment
 
 
@@ -80,17 +80,15 @@ _DATA: Final = f"{{{XENC}}}EncryptedData"
 _BODY_PLACE: Final = 1 << 30
 
 _NAMES: Final = {"u": WSU, "ds": DS, "e": XENC}
-_SOAP_HEADER: Final = " | ".join(
-    f"/*/*[local-name()='Header' and namespace-uri()='{namespace}']//@{name}"
-    for namespace in SOAP
-    for name in ("Id", "ID", "AssertionID")
-)
 _IDS: Final = etree.XPath(
-    f"//@u:Id | //@xml:id | /*/*[2]//ds:*/@Id | /*/*[2]//e:*/@Id | {_SOAP_HEADER}",
+    "/descendant::*/@u:Id | /descendant::*/@xml:id"
+    " | /*/*[1]/descendant::*/@Id | /*/*[1]/descendant::*/@ID | /*/*[1]/descendant::*/@AssertionID"
+    " | /*/*[2]/descendant::ds:*/@Id | /*/*[2]/descendant::e:*/@Id",
     namespaces=_NAMES,
     smart_strings=False,
 )
-"""Every id of an envelope. What application data in the Body calls ``Id`` is its own affair."""
+"""Every id of an envelope with a Header. What application data in the Body calls ``Id`` is its own
+affair: nothing there is ever looked up."""
 _CONTENT_IDS: Final = etree.XPath(
     "descendant::*/@u:Id | descendant::*/@xml:id | descendant::ds:*/@Id | descendant::e:*/@Id",
     namespaces=_NAMES,
@@ -505,7 +503,7 @@ class Reading:
 
     def _take_body(self, element: Element, start: bytes, octets: bytes) -> bytes:
         content = octets[len(start) : octets.rindex(b"</")]
-        if any(_opening(prefix) in content for prefix in _DECLARED.findall(start)):
+        if any(_uses(prefix, content) for prefix in _DECLARED.findall(start)):
             # A child that uses what the Body declares, as a Fault does, must stand alone too.
             content = b"".join(canonical(child) for child in element)
         self.body, self.body_content = element, content
@@ -566,9 +564,11 @@ def _start_of(frame: bytes) -> bytes:
     return found[0]
 
 
-def _opening(prefix: bytes) -> bytes:
-    """What content that uses a prefix holds; for the default namespace, what any content does."""
-    return prefix + b":" if prefix else b"<"
+def _uses(prefix: bytes, content: bytes) -> bool:
+    """Whether canonical content may use a prefix, or the default namespace, in its markup."""
+    if not prefix:
+        return b"<" in content
+    return b"<%b:" % prefix in content or b" %b:" % prefix in content
 
 
 def _id_of(token: Token) -> str | None:
