@@ -328,7 +328,7 @@ class Pump:
             error, after = str(failure), failure.retry_after
         except FaultReceived as failure:
             error = str(failure)
-            self._faults[row.message_id] = failure
+            self._note(row, failure)
         except PeerError as failure:
             log_refusal(failure)
             error = str(failure)
@@ -339,6 +339,11 @@ class Pump:
     def _terminated(self, tx: Transaction, row: OutboxRow, now: Now) -> Answered:
         record = requests.source_record(tx, row.sequence_key or "")
         return answers.terminated(tx, record, row, now)
+
+    def _note(self, row: OutboxRow, fault: FaultReceived) -> None:
+        """Kept for whoever waits for this message, or for its sequence."""
+        if row.kind == "create" or row.message_id in self._waiting:
+            self._faults[row.message_id] = fault
 
     def _receive(self, row: OutboxRow, payload: bytes) -> None:
         """The walk in, for the answer on this row's exchange."""
@@ -351,7 +356,7 @@ class Pump:
                 requests.repeat_later(self.party, tx, row.message_id, now, None)
                 return result
             told = FaultReceived(result.fault, authenticated=True, exchange=inbound.exchange)
-            self._faults[row.message_id] = told
+            self._note(row, told)
             requests.repeat_later(self.party, tx, row.message_id, now, str(told))
             return result
 
@@ -386,10 +391,13 @@ class Pump:
                     future.set_exception(self._doubt(row, f"the sequence failed: {record.state.reason}"))
 
     def _unanswered(self, row: OutboxRow, timeout: float) -> CastileError:
-        fault = self._faults.get(row.message_id)
+        rows = self.run(lambda tx: tx.outbox(row.sequence_key or ""))
+        # The fault may have been about the sequence that this message waits for.
+        causes = (row.message_id, *(each.message_id for each in rows if each.kind == "create"))
+        fault = next((self._faults[name] for name in causes if name in self._faults), None)
         if fault is not None:
             return FaultReceived(fault.fault, authenticated=fault.authenticated, exchange=_exchange(row))
-        current = self.run(lambda tx: tx.outbox_row(row.message_id))
+        current = next((each for each in rows if each.message_id == row.message_id), None)
         last = f"; the last attempt: {current.last_error}" if current and current.last_error else ""
         return self._doubt(row, f"no reply within {timeout:g} s{last}; the message stays in the outbox")
 

@@ -11,7 +11,6 @@ from castile.endpoint.contexts import context_keys
 from castile.endpoint.kinds import Kind
 from castile.endpoint.outbound import Outgoing, prepare
 from castile.endpoint.party import Party, Side
-from castile.messages import addressing
 from castile.messages.reliability import AckRequested, Sequence, SequenceAcknowledgement
 from castile.messages.soap import Header
 from castile.protocol import conversation, issuer
@@ -19,7 +18,7 @@ from castile.protocol.conversation import Conversation, Instance
 from castile.security.keys import ContextKey
 from castile.store import Store
 from castile.store.records import ContextRecord
-from castile.versions import Reliability
+from castile.versions import Addressing, Reliability
 from tests.endpoint.pair import ADDRESS
 
 OTHER = "http://service.test/other"
@@ -64,7 +63,7 @@ class Forger:
         return self.policy.reliability
 
     @property
-    def addressing(self) -> addressing.Addressing:
+    def addressing(self) -> Addressing:
         return self.policy.addressing
 
     def sequence(self, identifier: str, number: int, *, last: bool = False) -> Header:

@@ -11,7 +11,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -23,9 +22,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 import castile
+from castile import xml
 from castile.clock import Clock, Now, system
 from castile.config import Limits, Settings, Timers
-from castile.credentials import load_certificate
 from castile.endpoint import inbound
 from castile.endpoint.inbound import Inbound
 from castile.endpoint.party import Party
@@ -353,7 +352,9 @@ def tables(path: Path) -> dict[str, list[tuple[Any, ...]]]:
     try:
         names = [
             name
-            for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY 1")
+            for (name,) in connection.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY 1"
+            )
         ]
         return {name: sorted(connection.execute(f'SELECT * FROM "{name}"'), key=repr) for name in names}
     finally:
@@ -385,22 +386,8 @@ def until(ready: Callable[[], bool], seconds: float = 10.0) -> None:
 
 def fault_of(payload: bytes) -> str:
     """The subcode (or code) of a fault on the wire, unsecured or not encrypted."""
-    from castile import xml
-
     root = xml.parse(payload, Limits())
     envelope = soap.parse(root, Limits(), len(payload))
     fault = soap.read_fault(envelope.body[0], envelope.soap)
     assert fault is not None
     return fault.subcode[1] if fault.subcode else fault.code
-
-
-@contextmanager
-def running(pair: Pair) -> Iterator[Pair]:
-    """A pair that ends with its block."""
-    try:
-        yield pair
-    finally:
-        pair.close()
-
-
-__all__ = ["ADDRESS", "FAST", "Pair", "load_certificate"]

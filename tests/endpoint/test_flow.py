@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from lxml import etree
 
 import castile
 from castile import xml
+from castile.clock import system
 from castile.config import Limits
 from castile.messages import reliability, soap
+from castile.security import Expectation, SealedKey, Verified, unprotect
 from castile.versions import SOAP_1_1, WSRM
 from tests.conftest import shared
 from tests.endpoint.conftest import Pairs
 from tests.endpoint.pair import (
     BODY,
     FAMILIES,
-    Pair,
+    FAST,
     action_of,
     body,
+    certificate,
     fast,
-    fault_of,
     opened,
     states,
     until,
@@ -43,10 +45,6 @@ CANCEL = [("RST/SCT/Cancel", "RSTR/SCT/Cancel")]
 
 def headers_of(payload: bytes) -> list[xml.Element]:
     return list(xml.parse(payload, Limits())[0])
-
-
-def text(element: xml.Element) -> bytes:
-    return etree.tostring(element)
 
 
 @pytest.mark.row("F01", "F05", "F06", "F22", "CO-02", "RM-70", "RM-71", "RM-79", "SC-20", "SC-29")
@@ -114,7 +112,7 @@ def test_create_sequence_names_the_context(pairs: Pairs, family: str, uses: bool
     wanted = xml.canonical(theirs)
     old = "http://schemas.xmlsoap.org/ws/2005/02/sc/sct"
     assert pair.policy.conversation is not None
-    wanted = wanted.replace(theirs[0].get("URI").encode(), identifier.encode())
+    wanted = wanted.replace((theirs[0].get("URI") or "").encode(), identifier.encode())
     wanted = wanted.replace(old.encode(), pair.policy.conversation.token_type.encode())
     assert xml.canonical(reference) == wanted
     found = [each for each in headers_of(create) if xml.local_name(each) == "UsesSequenceSTR"]
@@ -172,7 +170,10 @@ def test_messages_are_built_as_wcf_builds_them(
     client.close()
     for party in parties.values():
         keys.contexts |= party.keyring.contexts
-    theirs = {each.name: shape(each.envelope, each.verified) for each in recorded.read(shared("vectors", "wcf", folder))}
+    theirs = {
+        each.name: shape(each.envelope, each.verified)
+        for each in recorded.read(shared("vectors", "wcf", folder))
+    }
     ours: dict[str, tuple[object, ...]] = {}
     for exchange in pair.network.log:
         for payload, is_request in ((exchange.request, True), (exchange.response, False)):
@@ -187,17 +188,15 @@ def test_messages_are_built_as_wcf_builds_them(
         assert ours[name] == theirs[file], name
 
 
-def verified(envelope: soap.Envelope, keys: recorded.Keys, is_request: bool) -> recorded.Verified:
-    from castile.clock import system
-
-    expectation = recorded.Expectation(None, None, is_request)
-    found = recorded.unprotect(envelope, keys, expectation, system(), recorded.LIMITS, recorded.TIMERS)
-    if isinstance(found.reply_key, recorded.SealedKey):
+def verified(envelope: soap.Envelope, keys: recorded.Keys, is_request: bool) -> Verified:
+    expectation = Expectation(None, None, is_request)
+    found = unprotect(envelope, keys, expectation, system(), recorded.LIMITS, recorded.TIMERS)
+    if isinstance(found.reply_key, SealedKey):
         keys.sealed[found.reply_key.sha1] = found.reply_key
     return found
 
 
-def shape(envelope: soap.Envelope, message: recorded.Verified | None) -> tuple[object, ...]:
+def shape(envelope: soap.Envelope, message: Verified | None) -> tuple[object, ...]:
     """What of a message doesn't depend on names, keys and times."""
     assert message is not None
     assert envelope.security is not None
@@ -329,7 +328,9 @@ def test_fault_replies(pairs: Pairs, family: str) -> None:
     def extend(service: castile.Service) -> None:
         @service.raw("urn:test/Declared")
         def declared(content: bytes) -> bytes:
-            raise castile.Fault("Sender", "no such account", b'<d xmlns="urn:d">7</d>', ("urn:bank", "NoAccount"))
+            raise castile.Fault(
+                "Sender", "no such account", b'<d xmlns="urn:d">7</d>', ("urn:bank", "NoAccount")
+            )
 
         @service.raw("urn:test/Broken")
         def broken(content: bytes) -> bytes:
@@ -345,7 +346,11 @@ def test_fault_replies(pairs: Pairs, family: str) -> None:
             client.call_raw("urn:test/Declared", BODY)
         fault = told.value.fault
         assert told.value.authenticated
-        assert (fault.code, fault.subcode, fault.reason) == ("Sender", ("urn:bank", "NoAccount"), "no such account")
+        assert (fault.code, fault.subcode, fault.reason) == (
+            "Sender",
+            ("urn:bank", "NoAccount"),
+            "no such account",
+        )
         assert b"7" in fault.detail
         for action in ("urn:test/Broken", "urn:test/Text"):
             with pytest.raises(castile.FaultReceived) as told:
@@ -557,9 +562,7 @@ def test_parts_of_the_whole(pairs: Pairs, family: str, secure: bool, reliable: b
 
 @pytest.mark.row("F25", "RM-97", "RE-88")
 @pytest.mark.parametrize("secure", [True, False])
-@pytest.mark.parametrize(
-    ("family", "code"), [("1.3", "WSRMRequired"), ("2005", "ActionNotSupported")]
-)
+@pytest.mark.parametrize(("family", "code"), [("1.3", "WSRMRequired"), ("2005", "ActionNotSupported")])
 def test_a_plain_call_at_a_reliable_endpoint(pairs: Pairs, family: str, secure: bool, code: str) -> None:
     pair = pairs(castile.EndpointPolicy.of(family, secure=secure))
     with (
@@ -622,7 +625,7 @@ def test_no_context_no_sequence(pairs: Pairs, family: str) -> None:
 def test_answers_that_no_context_comes_from(pairs: Pairs) -> None:
     """Another service's certificate answers: nothing is stored, the caller is told."""
     pair = pairs()
-    client = pair.client(service_certificate=__import__("tests.endpoint.pair", fromlist=["x"]).certificate("other"))
+    client = pair.client(service_certificate=certificate("other"))
     with pytest.raises(castile.FaultReceived) as told:
         client.call_raw("urn:test/Echo", BODY)
     assert not told.value.authenticated
@@ -633,10 +636,6 @@ def test_answers_that_no_context_comes_from(pairs: Pairs) -> None:
 @pytest.mark.row("RM-20", "RM-95")
 def test_caps(pairs: Pairs) -> None:
     """Too many sequences of a principal: busy, tried again until there is room."""
-    from dataclasses import replace
-
-    from tests.endpoint.pair import FAST
-
     limits = replace(FAST.limits, sequences_per_principal=1)
     pair = pairs(settings=replace(FAST, limits=limits))
     first, second = pair.client(), pair.client()
@@ -658,6 +657,3 @@ def fault_code(client: castile.Client, payload: bytes) -> tuple[str, str]:
     assert isinstance(fault, castile.errors.SOAPFault)
     assert fault.subcode is not None
     return fault.code, fault.subcode[1]
-
-
-__all__ = ["Pair", "fault_of", "text"]

@@ -85,7 +85,12 @@ def test_every_attempt_is_secured_afresh(pairs: Pairs, family: str) -> None:
     headers = {(each.addressing.message_id, each.reliability.sequence, each.content) for each in read}
     assert len(headers) == 1
     assert [len(each.reliability.ack_requested) for each in read] == [0, 1, 1, 1, 1]
-    for pattern in (rb"Created>([^<]+)<", rb"Nonce>([^<]+)<", rb"CipherValue>([^<]+)<", rb'u:Id="(_[^"]*-0)"'):
+    for pattern in (
+        rb"Created>([^<]+)<",
+        rb"Nonce>([^<]+)<",
+        rb"CipherValue>([^<]+)<",
+        rb'u:Id="(_[^"]*-0)"',
+    ):
         found = [value for payload in attempts for value in re.findall(pattern, payload)]
         assert len(found) == len(set(found)) >= 5, pattern
     assert len({each.verified.evidence for each in read}) == 5

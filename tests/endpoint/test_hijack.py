@@ -1,0 +1,633 @@
+"""Possession: whoever can't prove a sequence's own context changes nothing, on either side.
+
+The matrix: every kind of message × four wrong contexts × two families, both roles. After each
+refusal the store is compared row by row, and the conversation goes on.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import castile
+from castile import xml
+from castile.config import Limits
+from castile.endpoint import inbound
+from castile.endpoint.kinds import Kind
+from castile.messages import reliability, soap, trust
+from castile.messages.addressing import EPR
+from castile.messages.security import SecurityTokenReference
+from castile.security.keys import ContextKey
+from castile.transport.http import HTTPRequest, HTTPResponse
+from castile.versions import WSU
+from tests.endpoint.conftest import Pairs
+from tests.endpoint.forge import OTHER, Forger, key_of, planted
+from tests.endpoint.pair import (
+    ADDRESS,
+    BODY,
+    FAMILIES,
+    Pair,
+    action_of,
+    body,
+    fault_of,
+    states,
+    tables,
+)
+
+CONTEXTS = ("none", "other principal", "other service", "cancelled")
+EVIL = b'<evil xmlns="urn:evil">1</evil>'
+
+
+@dataclass(frozen=True)
+class Victim:
+    """What an attacker may have seen of a conversation: every name, no key."""
+
+    context: str
+    sequence: str
+    replies: str
+    create_id: str
+    create_body: bytes
+
+
+def victim_of(pair: Pair, client: castile.Client) -> Victim:
+    create = pair.opened(pair.network.requests("CreateSequence")[0].request)
+    assert isinstance(create.body, reliability.CreateSequence)
+    assert create.body.offer is not None
+    assert client.context is not None
+    return Victim(
+        client.context.identifier,
+        str(client.sequence.report()["identifier"]),
+        create.body.offer.identifier,
+        create.addressing.message_id or "",
+        create.content,
+    )
+
+
+Forgery = Callable[[Forger, Victim], bytes]
+
+
+def create_sequence(forge: Forger, victim: Victim, *, named: bool, offered: str, repeated: bool) -> bytes:
+    anonymous = EPR(forge.addressing.anonymous)
+    token = None
+    if named:
+        assert forge.policy.conversation is not None
+        token = SecurityTokenReference(uri=victim.context, value_type=forge.policy.conversation.token_type)
+    offer = reliability.Offer(offered, anonymous if forge.edition.can_close else None)
+    content = reliability.CreateSequence(anonymous, offer=offer, token=token)
+    return forge(
+        Kind.CREATE_SEQUENCE,
+        content.render(forge.edition, forge.addressing),
+        message_id=victim.create_id if repeated else None,
+        reply=True,
+    )
+
+
+def ending(kind: Kind, element: type[reliability.CloseSequence | reliability.TerminateSequence]) -> Forgery:
+    def make(forge: Forger, victim: Victim) -> bytes:
+        content = element(victim.sequence, None).render(forge.edition, forge.addressing)
+        return forge(kind, content, reply=True)
+
+    return make
+
+
+def cancel(forge: Forger, victim: Victim) -> bytes:
+    assert forge.policy.conversation is not None
+    assert forge.policy.trust is not None
+    reference = SecurityTokenReference(uri=victim.context, value_type=forge.policy.conversation.token_type)
+    request = trust.RequestSecurityToken(request_type="Cancel", cancel_target=reference)
+    return forge(Kind.CANCEL, request.render(forge.policy.trust), reply=True)
+
+
+def fault(forge: Forger, victim: Victim) -> bytes:
+    found = castile.errors.SOAPFault(
+        "Sender", "ended", (forge.edition.namespace, "SequenceTerminated"), sequence=victim.replies
+    )
+    return forge(Kind.FAULT, soap.render_fault(found, forge.policy.soap))
+
+
+def application(number: int) -> Forgery:
+    return lambda forge, victim: forge(
+        Kind.APPLICATION,
+        EVIL,
+        forge.sequence(victim.sequence, number),
+        action="urn:test/Echo",
+        reply=True,
+    )
+
+
+NEW = "urn:uuid:11111111-1111-4111-8111-111111111111"
+REQUESTS: dict[str, Forgery] = {
+    "CreateSequence naming the context": lambda forge, victim: create_sequence(
+        forge, victim, named=True, offered=NEW, repeated=False
+    ),
+    "CreateSequence with the offered name": lambda forge, victim: create_sequence(
+        forge, victim, named=False, offered=victim.replies, repeated=False
+    ),
+    "CreateSequence repeated": lambda forge, victim: create_sequence(
+        forge, victim, named=False, offered=NEW, repeated=True
+    ),
+    "the next message": application(3),
+    "a message that was answered": application(1),
+    "a message far ahead": application(40),
+    "an acknowledgement of the replies": lambda forge, victim: forge(
+        Kind.ACKNOWLEDGEMENT, b"", forge.acknowledgement(victim.replies, (1, 2))
+    ),
+    "a piggy-backed acknowledgement": lambda forge, victim: forge(
+        Kind.APPLICATION,
+        EVIL,
+        forge.acknowledgement(victim.replies, (1, 2)),
+        forge.sequence(own_sequence(forge) or victim.sequence, 2),
+        action="urn:test/Echo",
+        reply=True,
+    ),
+    "AckRequested": lambda forge, victim: forge(
+        Kind.ACK_REQUESTED, b"", forge.requested(victim.sequence), reply=True
+    ),
+    "a piggy-backed AckRequested": lambda forge, victim: forge(
+        Kind.APPLICATION,
+        EVIL,
+        forge.sequence(own_sequence(forge) or victim.sequence, 2),
+        forge.requested(victim.sequence),
+        action="urn:test/Echo",
+        reply=True,
+    ),
+    "TerminateSequence": ending(Kind.TERMINATE_SEQUENCE, reliability.TerminateSequence),
+    "Cancel": cancel,
+    "a fault about the replies": fault,
+}
+ENDINGS: dict[str, tuple[str, Forgery]] = {
+    "1.3": ("CloseSequence", ending(Kind.CLOSE_SEQUENCE, reliability.CloseSequence)),
+    "2005": (
+        "LastMessage",
+        lambda forge, victim: forge(Kind.LAST_MESSAGE, b"", forge.sequence(victim.sequence, 3, last=True)),
+    ),
+}
+_own: dict[str, str] = {}
+"""Key's context → a sequence that its holder has himself."""
+
+
+def own_sequence(forge: Forger) -> str | None:
+    return _own.get(forge.key.identifier) if forge.key else None
+
+
+def wrong_keys(pair: Pair) -> dict[str, ContextKey | None]:
+    """Contexts that are good for something, but not for this sequence."""
+    mallory = pair.client("mallory")
+    mallory.call_raw("urn:test/Echo", BODY)
+    _own[key_of(mallory).identifier] = str(mallory.sequence.report()["identifier"])
+    former = pair.client("ada")
+    former.call_raw("urn:test/Echo", BODY)
+    ended = key_of(former)
+    former.close()
+    return {
+        "none": None,
+        "other principal": key_of(mallory),
+        "other service": planted(pair.party.store, pair.policy, "service", OTHER),
+        "cancelled": ended,
+    }
+
+
+@pytest.mark.row(
+    "F08", "CO-04", "CO-10", "RE-63", "RE-70", "RE-74", "RE-86", "RE-87", "RE-90", "RM-17", "RM-86", "I5"
+)
+@pytest.mark.row("SC-29", "SC-07")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_forged_requests(pairs: Pairs, tmp_path: Path, family: str) -> None:
+    """At the service: 14 kinds × 4 wrong contexts; refused, no row changed, and the owner goes on."""
+    pair = pairs(family, folder=tmp_path)
+    wrong = wrong_keys(pair)
+    assert list(wrong) == list(CONTEXTS)
+    pair.network.log.clear()
+    client = pair.client()
+    client.call_raw("urn:test/Echo", body(1))
+    client.call_raw("urn:test/Echo", body(2))
+    victim = victim_of(pair, client)
+    name, forgery = ENDINGS[family]
+    kinds = REQUESTS | {name: forgery}
+    received = list(pair.received)
+    before = tables(pair.store_file)
+    for (kind, make), (context, key) in itertools.product(kinds.items(), wrong.items()):
+        where = f"{kind} under {context}"
+        answer = pair.receive(make(Forger(pair.policy, pair.party.store, key), victim))
+        assert (answer.status, action_of(answer.body) != "") == (500, True), where
+        assert b"EncryptedData" not in answer.body, where  # no stored reply
+        assert fault_of(answer.body) in refusals(kind, context), where
+        assert tables(pair.store_file) == before, where
+    assert pair.received == received
+    assert client.call_raw("urn:test/Echo", body(3)) == body(3)
+    client.close()
+    assert pair.bodies[-3:] == [body(1), body(2), body(3)]
+    assert pair.network.log[-1].answered == "RSTR/SCT/Cancel"
+
+
+def refusals(kind: str, context: str) -> set[str]:
+    """The codes that such a refusal may have: one shape for one class (RE-50, RE-63, RE-70)."""
+    if context != "other principal":
+        return {"BadContextToken"}
+    if kind.startswith("CreateSequence"):
+        return {"CreateSequenceRefused"}
+    return {"FailedAuthentication", "InvalidSecurity"} if kind == "Cancel" else {"InvalidSecurity"}
+
+
+# ---------------------------------------------------------------- at the client
+
+
+@dataclass(frozen=True)
+class Forged:
+    """A forged answer: to which request, and how it is made."""
+
+    to: str
+    make: Callable[[Forger, inbound.Inbound, Victim | None], bytes]
+
+
+def answered(kind: Kind, element: bytes = b"") -> Callable[[Forger, inbound.Inbound, Victim | None], bytes]:
+    """A lifecycle response with an acknowledgement of all."""
+
+    def make(forge: Forger, asked: inbound.Inbound, victim: Victim | None) -> bytes:
+        assert victim is not None
+        header = forge.acknowledgement(victim.sequence, (1, 2), final=forge.edition.can_close)
+        content = getattr(reliability, kind.value)(victim.sequence).render(forge.edition, forge.addressing)
+        return forge(kind, content, header, relates_to=asked.addressing.message_id)
+
+    return make
+
+
+def created(forge: Forger, asked: inbound.Inbound, victim: Victim | None) -> bytes:
+    response = reliability.CreateSequenceResponse(NEW, accept=EPR(ADDRESS))
+    return forge(
+        Kind.CREATE_SEQUENCE_RESPONSE,
+        response.render(forge.edition, forge.addressing),
+        relates_to=asked.addressing.message_id,
+    )
+
+
+def reply(*, numbered: bool) -> Callable[[Forger, inbound.Inbound, Victim | None], bytes]:
+    def make(forge: Forger, asked: inbound.Inbound, victim: Victim | None) -> bytes:
+        assert victim is not None
+        headers = [forge.acknowledgement(victim.sequence, (1, 2))]
+        if numbered:
+            headers.insert(0, forge.sequence(victim.replies, 2))
+        return forge(
+            Kind.APPLICATION,
+            EVIL,
+            *headers,
+            action="urn:test/EchoResponse",
+            relates_to=asked.addressing.message_id,
+        )
+
+    return make
+
+
+def acknowledged(forge: Forger, asked: inbound.Inbound, victim: Victim | None) -> bytes:
+    assert victim is not None
+    return forge(Kind.ACKNOWLEDGEMENT, b"", forge.acknowledgement(victim.sequence, (1, 2)))
+
+
+def faulted(code: str) -> Callable[[Forger, inbound.Inbound, Victim | None], bytes]:
+    def make(forge: Forger, asked: inbound.Inbound, victim: Victim | None) -> bytes:
+        sequence = victim.sequence if victim else None
+        found = castile.errors.SOAPFault("Sender", "no", (forge.edition.namespace, code), sequence=sequence)
+        content = soap.render_fault(found, forge.policy.soap)
+        return forge(Kind.FAULT, content, relates_to=asked.addressing.message_id)
+
+    return make
+
+
+def last(forge: Forger, asked: inbound.Inbound, victim: Victim | None) -> bytes:
+    assert victim is not None
+    headers = (
+        forge.sequence(victim.replies, 2, last=True),
+        forge.acknowledgement(victim.sequence, (1, 2), (3, 3)),
+    )
+    return forge(Kind.LAST_MESSAGE, b"", *headers)
+
+
+def terminated(forge: Forger, asked: inbound.Inbound, victim: Victim | None) -> bytes:
+    """In 1.0 the peer ends the reply sequence on the same exchange."""
+    assert victim is not None
+    if forge.edition.can_close:
+        return answered(Kind.TERMINATE_SEQUENCE_RESPONSE)(forge, asked, victim)
+    content = reliability.TerminateSequence(victim.replies).render(forge.edition, forge.addressing)
+    return forge(Kind.TERMINATE_SEQUENCE, content)
+
+
+def cancelled(forge: Forger, asked: inbound.Inbound, victim: Victim | None) -> bytes:
+    assert forge.policy.trust is not None
+    content = trust.RequestSecurityTokenResponse(cancelled=True).render(forge.policy.trust)
+    return forge(Kind.CANCEL_RESPONSE, content, relates_to=asked.addressing.message_id)
+
+
+RESPONSES: dict[str, Forged] = {
+    "CreateSequenceResponse": Forged("CreateSequence", created),
+    "CreateSequenceRefused": Forged("CreateSequence", faulted("CreateSequenceRefused")),
+    "a reply": Forged("Echo", reply(numbered=True)),
+    "a reply outside the offered sequence": Forged("Echo", reply(numbered=False)),
+    "an acknowledgement": Forged("Tell", acknowledged),
+    "SequenceTerminated": Forged("Tell", faulted("SequenceTerminated")),
+    "UnknownSequence": Forged("Echo", faulted("UnknownSequence")),
+    "TerminateSequence answered": Forged("TerminateSequence", terminated),
+    "RSTR/SCT/Cancel": Forged("RST/SCT/Cancel", cancelled),
+}
+CLOSED: dict[str, tuple[str, Forged]] = {
+    "1.3": ("CloseSequence answered", Forged("CloseSequence", answered(Kind.CLOSE_SEQUENCE_RESPONSE))),
+    "2005": ("LastMessage answered", Forged("LastMessage", last)),
+}
+
+
+@pytest.mark.row("F08", "F09", "CO-13", "CO-14", "RM-86", "RE-90", "I5", "I6")
+@pytest.mark.parametrize("context", CONTEXTS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_forged_responses(pairs: Pairs, family: str, context: str) -> None:
+    """At the client: 10 kinds of answer to requests that never arrived. Its state stays as it was,
+    and the true answers are taken after that."""
+    pair = pairs(family)
+    client = pair.client()
+    name, closing = CLOSED[family]
+    pending = RESPONSES | {name: closing}
+    key: ContextKey | None = None
+    if context != "none":
+        key = planted(
+            client._store,
+            pair.policy,
+            "client",
+            OTHER if context == "other service" else ADDRESS,
+            ended=context == "cancelled",
+        )
+    forge = Forger(pair.policy, client._store, key, "service")
+    known: list[Victim] = []
+    before: list[tuple[str, list[object]]] = []
+
+    def compare() -> None:
+        if before:
+            kind, was = before.pop()
+            assert states(client._store) == was, kind
+
+    failures: list[BaseException] = []
+    post = pair.network.post
+
+    def forged(request: HTTPRequest, timeout: float) -> HTTPResponse:
+        try:
+            compare()
+            action = action_of(request.body)
+            kind = next((kind for kind, each in pending.items() if each.to == action), None)
+            if kind is None or (action == "Tell" and not known):
+                response = post(request, timeout)
+                if action == "Echo" and not known:
+                    known.append(victim_of(pair, client))
+                return response
+            asked = pair.opened(request.body)
+            if action == "Echo" and not known:
+                return post(request, timeout)
+            payload = pending.pop(kind).make(forge, asked, known[0] if known else None)
+            before.append((kind, states(client._store)))
+            return HTTPResponse(200, payload, pair.policy.soap.content_type)
+        except AssertionError as error:
+            failures.append(error)
+            raise castile.TransportError("the test has failed") from error
+
+    pair.network.post = forged  # type: ignore[method-assign]
+    assert client.call_raw("urn:test/Echo", body(1)) == body(1)
+    if not known:
+        known.append(victim_of(pair, client))
+    client.send_raw("urn:test/Tell", body(2))
+    assert client.sequence.wait_until_acknowledged(10)
+    assert client.call_raw("urn:test/Echo", body(3)) == body(3)
+    client.close()
+    assert not failures
+    assert pending == {}
+    assert pair.bodies == [body(1), body(2), body(3)]
+    assert {asked for asked, _ in pair.network.actions} >= {"TerminateSequence"}
+
+
+@pytest.mark.row("F09", "CO-13", "SC-08", "RM-110", "RE-61")
+@pytest.mark.parametrize("offer", [True, False])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_true_answers_to_other_questions(pairs: Pairs, family: str, offer: bool) -> None:
+    """The peer's own answers, replayed or swapped by the link: none is taken for another's."""
+
+    def extend(service: castile.Service) -> None:
+        @service.raw("urn:test/Fail")
+        def fail(content: bytes) -> bytes:
+            raise castile.Fault("Sender", content.decode())
+
+    pair = pairs(castile.EndpointPolicy.of(family, two_way=offer), extend=extend)
+    client = pair.client()
+    recorded: dict[str, HTTPResponse] = {}
+    replayed: list[str] = []
+
+    def answer(request: bytes, response: HTTPResponse) -> HTTPResponse:
+        action = action_of(request)
+        first = recorded.setdefault(action, response)
+        others = [each for name, each in recorded.items() if name != action]
+        if first is response and len(replayed) > 40:
+            return response
+        swaps = [first, *others]
+        seen = sum(each == action for each in replayed)
+        if seen >= len(swaps) or (first is response and not others):
+            return response
+        replayed.append(action)
+        return swaps[seen]
+
+    pair.network.answer = answer
+    for number in range(1, 4):
+        assert client.call_raw("urn:test/Echo", body(number)) == body(number)
+        with pytest.raises(castile.FaultReceived) as told:
+            client.call_raw("urn:test/Fail", body(10 + number))
+        assert told.value.fault.reason == body(10 + number).decode()
+        client.send_raw("urn:test/Tell", body(20 + number))
+        assert client.sequence.wait_until_acknowledged(10)
+    second = pair.client()
+    with pytest.raises(castile.errors.SecurityFailure):  # the answer to the first client's RST
+        second.call_raw("urn:test/Echo", body(5))
+    assert states(second._store)[0] == []
+    replayed += ["RST/SCT"] * 9  # and no more of that
+    assert second.call_raw("urn:test/Echo", body(5)) == body(5)
+    for each in (second, client):
+        each.close()
+    assert pair.bodies == [*(body(n) for k in range(1, 4) for n in (k, 20 + k)), body(5)]
+    assert len(replayed) > 8
+
+
+# ---------------------------------------------------------------- unsecured faults
+
+
+@pytest.mark.row("CO-14", "RE-90")
+@pytest.mark.parametrize(
+    "code", ["SequenceTerminated", "UnknownSequence", "BadContextToken", "InvalidSecurity"]
+)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_unsecured_faults_change_nothing(pairs: Pairs, family: str, code: str) -> None:
+    """They reach the caller only at the deadline, as what they are; the sequence then completes."""
+    pair = pairs(family)
+    client = pair.client()
+    assert pair.policy.reliability is not None
+    assert pair.policy.conversation is not None
+    space = {"BadContextToken": pair.policy.conversation.namespace, "InvalidSecurity": castile.errors.WSSE}
+    forge = Forger(pair.policy, client._store, None, "service")
+    attacking = True
+
+    def answer(request: bytes, response: HTTPResponse) -> HTTPResponse:
+        if not attacking or action_of(request).startswith("RST"):
+            return response
+        sequence = str(client.sequence.report()["identifier"])
+        subcode = (space.get(code, forge.edition.namespace), code)
+        found = castile.errors.SOAPFault("Sender", "forged", subcode, sequence=sequence)
+        payload = forge(Kind.FAULT, soap.render_fault(found, pair.policy.soap))
+        return HTTPResponse(500, payload, pair.policy.soap.content_type)
+
+    client.call_raw("urn:test/Echo", body(1))
+    pair.network.answer = answer
+    context = client.context
+    with pytest.raises(castile.FaultReceived) as told:
+        client.call_raw("urn:test/Echo", body(2), timeout=0.3)
+    assert not told.value.authenticated
+    assert told.value.fault.reason == "forged"
+    assert len(pair.network.requests("Echo")) >= 3
+    assert client.sequence.report()["state"] == "open"
+    assert client.context == context
+    attacking = False
+    assert client.sequence.wait_until_acknowledged(10)
+    assert client.call_raw("urn:test/Echo", body(3)) == body(3)
+    client.close()
+    assert pair.bodies == [body(1), body(2), body(3)]
+    assert [asked for asked, _ in pair.network.actions].count("RST/SCT") == 1
+
+
+@pytest.mark.row("CO-14", "RM-19")
+def test_an_unsecured_fault_for_create_sequence(pairs: Pairs) -> None:
+    """The same for the first message: told at the deadline, and the sequence is made later."""
+    pair = pairs()
+    client = pair.client()
+    forge = Forger(pair.policy, client._store, None, "service")
+    attacking = True
+
+    def answer(request: bytes, response: HTTPResponse) -> HTTPResponse:
+        if not attacking or action_of(request) != "CreateSequence":
+            return response
+        found = castile.errors.SOAPFault(
+            "Sender", "forged", (forge.edition.namespace, "CreateSequenceRefused")
+        )
+        payload = forge(Kind.FAULT, soap.render_fault(found, pair.policy.soap))
+        return HTTPResponse(500, payload, pair.policy.soap.content_type)
+
+    pair.network.answer = answer
+    with pytest.raises(castile.FaultReceived) as told:
+        client.call_raw("urn:test/Echo", body(1), timeout=0.3)
+    assert not told.value.authenticated
+    attacking = False
+    assert client.sequence.wait_until_acknowledged(10)
+    assert pair.bodies == [body(1)]
+
+
+# ---------------------------------------------------------------- header swaps
+
+
+@pytest.mark.row("CO-10", "RE-51", "RE-52")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_headers_of_other_messages(pairs: Pairs, family: str) -> None:
+    """Every header of each of 20 messages in the place of the same header of each other one."""
+    pair = pairs(family)
+    client = pair.client()
+    for number in range(20):
+        client.call_raw("urn:test/Echo", body(number))
+    payloads = [exchange.request for exchange in pair.network.requests("Echo")]
+    party, refused, same = pair.party, 0, 0
+    parts = [headers_of(payload) for payload in payloads]
+    for (payload, ours), theirs in itertools.permutations(zip(payloads, parts, strict=True), 2):
+        for name, (octets, identifier) in ours.items():
+            other, other_id = theirs[1].get(name, (b"", b""))
+            changed = payload.replace(octets, other.replace(other_id, identifier))
+            if not other or changed == payload:
+                same += 1
+                continue
+            assert payload.count(octets) == 1
+            with pytest.raises(castile.errors.SecurityFailure):
+                inbound.read(party, changed, party.now(), request=True)
+            refused += 1
+    # Sequence, MessageID, Timestamp and the acknowledgement differ; Action, ReplyTo and To don't.
+    assert refused >= 380 * 3 + 342
+    assert same >= 380 * 3
+
+
+def headers_of(payload: bytes) -> dict[str, tuple[bytes, bytes]]:
+    """Each header, and the Timestamp, as it stands in the message, with its wsu:Id."""
+    root = xml.parse(payload, Limits())
+    found = [each for each in root[0] if xml.local_name(each) != "Security"]
+    found += [each for each in root[0][-1] if xml.local_name(each) == "Timestamp"]
+    return {
+        xml.local_name(each): (xml.canonical(each), each.get(f"{{{WSU}}}Id", "").encode()) for each in found
+    }
+
+
+# ---------------------------------------------------------------- tokens of CreateSequence
+
+
+@pytest.mark.row("CO-03", "CO-04", "CO-06", "RE-86")
+@pytest.mark.parametrize("setting", ["require", "infer", "accept"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_token_of_create_sequence(pairs: Pairs, family: str, setting: str) -> None:
+    """Present, absent, foreign, nowhere; by Identifier or locally; with the header and without."""
+    policy = castile.EndpointPolicy.of(family, sequence_token=setting)
+    pair = pairs(policy)
+    client, mallory = pair.client(), pair.client("mallory")
+    for each in (client, mallory):
+        each._pump.conversations.identify(each._pump.now().tick + 10)
+    forge = Forger(pair.policy, pair.party.store, key_of(client))
+    assert policy.conversation is not None
+    assert forge.key is not None
+    kind = policy.conversation.token_type
+    foreign = key_of(mallory).identifier
+    tokens: dict[str, tuple[SecurityTokenReference | None, bool]] = {
+        "by identifier": (SecurityTokenReference(uri=forge.key.identifier, value_type=kind), True),
+        "without ValueType": (SecurityTokenReference(uri=forge.key.identifier), True),
+        "local": (SecurityTokenReference(uri=f"#{forge.key.token_id}", value_type=kind), True),
+        "absent": (None, setting != "require"),
+        "foreign": (SecurityTokenReference(uri=foreign, value_type=kind), False),
+        "nowhere": (SecurityTokenReference(uri="urn:uuid:nowhere", value_type=kind), False),
+        "local and nowhere": (SecurityTokenReference(uri="#nowhere", value_type=kind), False),
+    }
+    made = 0
+    for (name, (token, right)), header in itertools.product(tokens.items(), (False, True)):
+        if header and not forge.edition.can_close:
+            continue
+        create = reliability.CreateSequence(EPR(forge.addressing.anonymous), token=token)
+        content = create.render(forge.edition, forge.addressing)
+        headers = (reliability.UsesSequenceSTR().render(forge.edition),) if header else ()
+        answer = pair.receive(forge(Kind.CREATE_SEQUENCE, content, *headers, reply=True))
+        right = right and not (header and token is None)
+        made += right
+        assert answer.status == (200 if right else 500), (name, header)
+        if not right:
+            assert fault_of(answer.body) == "CreateSequenceRefused"
+        assert len(pair.party.store.run(lambda tx: tx.destinations()).result()) == made
+
+
+@pytest.mark.row("RE-40", "RM-10", "RE-86", "I16")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_addresses_that_are_not_here(pairs: Pairs, family: str) -> None:
+    """AcksTo, ReplyTo and Offer/Endpoint elsewhere, or none: refused, and nothing is connected to."""
+    pair = pairs(family)
+    client = pair.client()
+    client._pump.conversations.identify(client._pump.now().tick + 10)
+    forge = Forger(pair.policy, pair.party.store, key_of(client))
+    anonymous = EPR(forge.addressing.anonymous)
+    for url in (
+        "http://127.0.0.1:9/",
+        "http://evil.example/x",
+        "file:///etc/passwd",
+        forge.addressing.none or "",
+    ):
+        wrong = [(EPR(url), anonymous)]
+        if forge.edition.can_close:
+            wrong.append((anonymous, EPR(url)))
+        for acks_to, endpoint in wrong:
+            offer = reliability.Offer(NEW, endpoint if forge.edition.can_close else None)
+            create = reliability.CreateSequence(acks_to, offer=offer)
+            content = create.render(forge.edition, forge.addressing)
+            answer = pair.receive(forge(Kind.CREATE_SEQUENCE, content, reply=True))
+            assert (answer.status, fault_of(answer.body)) == (500, "CreateSequenceRefused")
+    assert pair.party.store.run(lambda tx: tx.destinations()).result() == []
