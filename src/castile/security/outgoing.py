@@ -65,6 +65,8 @@ class Protection:
     username: tuple[str, str] | None = field(default=None, repr=False)
     encrypt: bool = True
     """False for lifecycle messages: signed only, the Signature in clear (features CO-09)."""
+    endorsing: tuple[ContextKey, ...] = ()
+    """Keys that sign the primary signature too, as the old one of a renewal does (WS-SC 1.4, 5)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ def protect(
     if protection.username is not None:
         token = UsernameToken(f"{tag}u", *protection.username).render()
         parts.append((f"{tag}u", token))
-    value, signed = _signed(protection, parts, sign_key, sign_info)
+    values, signatures, endorsing = _signatures(protection, parts, tag, (sign_key, sign_info), random)
     listed = []
     if encrypt or token:
         seal = CIPHERS[suite.encryption].seal
@@ -142,12 +144,12 @@ def protect(
         if encrypt:
             content = sealed(f"{tag}b", CONTENT_TYPE, content)
         if encrypt and policy.encrypt_signature:
-            signed = sealed(f"{tag}g", ELEMENT_TYPE, signed)
+            signatures = [sealed(f"{tag}g{n}", ELEMENT_TYPE, octets) for n, octets in enumerate(signatures)]
         if token:
             token = sealed(f"{tag}n", ELEMENT_TYPE, token)
-    security = (timestamp, source.token, tokens, _reference_list(listed), token, signed)
+    security = (timestamp, source.token, tokens, _reference_list(listed), token, endorsing, *signatures)
     payload = _assembled(message, headers, security, (start, content, end))
-    return Protected(payload, source.sealed, (value,))
+    return Protected(payload, source.sealed, tuple(values))
 
 
 def _source(protection: Protection, tag: str, random: Callable[[int], bytes]) -> _Source:
@@ -263,16 +265,39 @@ def _second(whole: int) -> str:
     return iso(whole)[: -len("000Z")]
 
 
+def _signatures(
+    protection: Protection,
+    parts: list[tuple[str, bytes]],
+    tag: str,
+    primary: tuple[bytes, bytes],
+    random: Callable[[int], bytes],
+) -> tuple[list[bytes], list[bytes], bytes]:
+    """Values and elements of the primary signature and of those that endorse it, and the tokens
+    of the latter (features MS-57)."""
+    value, signed = _signed(protection, parts, *primary, f"{tag}p" if protection.endorsing else None)
+    values, elements, tokens = [value], [signed], b""
+    length = protection.policy.suite.signature_key_bytes
+    for place, key in enumerate(protection.endorsing):
+        reference = SecurityContextToken(key.identifier, key.instance, key.token_id).attached(key.edition)
+        source = _Source(key.secret, key.token, reference)
+        derived, octets, info = _working_key(protection, source, f"{tag}d{place}", length, random)
+        value, endorsement = _signed(protection, [(f"{tag}p", signed)], octets, info)
+        values.append(value)
+        elements.append(endorsement)
+        tokens += key.token + derived
+    return values, elements, tokens
+
+
 def _signed(
-    protection: Protection, parts: list[tuple[str, bytes]], key: bytes, info: bytes
+    protection: Protection, parts: list[tuple[str, bytes]], key: bytes, info: bytes, name: str | None = None
 ) -> tuple[bytes, bytes]:
-    """The signature's value and its element over canonical parts."""
+    """The signature's value and its element, with this Id, over canonical parts."""
     suite = protection.policy.suite
     digest = DIGESTS[suite.digest]
     references = [(name, pybase64.b64encode(digest(octets))) for name, octets in parts]
     content = signed_info_content(suite.hmac, suite.digest, references)
     value = mac(suite.hmac, key, signed_info(content))
-    return value, signature(content, pybase64.b64encode(value), info)
+    return value, signature(content, pybase64.b64encode(value), info, name)
 
 
 _CLOSING: Final = b"</e:CipherValue></e:CipherData></e:EncryptedData>"

@@ -210,6 +210,10 @@ def _check_primary(reading: Reading, primary: Signed | None, expectation: Expect
         raise SecurityFailure("the message isn't signed", part="ds:Signature")
     if sum(not signed.endorsing for signed in reading.signed) != 1:
         raise SecurityFailure("more than one signature over the message", part="ds:Signature")
+    endorsed = primary.signature.element
+    for signed in reading.signed:
+        if signed.endorsing and all(part.element is not endorsed for part in signed.covered.values()):
+            raise SecurityFailure("a signature endorses another one than the message's", part="ds:Signature")
     kind = _TOKEN_KINDS[policy.protection_token]
     if primary.key.identity.kind != kind:
         raise SecurityFailure(f"signed by a {primary.key.identity.kind}, not a {kind}", part="ds:Signature")
