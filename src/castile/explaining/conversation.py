@@ -7,7 +7,6 @@ security context, a sequence) serves those behind it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from castile.endpoint.kinds import Kind
@@ -139,7 +138,7 @@ def _pair(conversation: Conversation, message: Opened) -> None:
         if (name := _message_id(message)) is not None:
             conversation.requests.setdefault(name, message)
         return
-    related = message.addressing.relates_to if message.addressing is not None else None
+    related = _related(message)
     if related is not None and related in conversation.planned:
         message.answers = conversation.requests.get(related)
     else:
@@ -151,15 +150,15 @@ def _surroundings(conversation: Conversation, index: int) -> Surroundings:
     thread = [each for each in conversation.messages if each.captured.thread == message.captured.thread]
     place = next(number for number, each in enumerate(thread) if each is message)
     before, after = thread[:place], thread[place + 1 :]
-    full = any(each.shape.full for each in before)
-    thin = not full and sum(each.shape.full for each in after) <= sum(each.shape.thin for each in after)
-    related = message.addressing.relates_to if message.addressing is not None else None
+    related = _related(message)
     later = message.response and related in conversation.planned and related not in conversation.requests
     return Surroundings(
         keys=conversation.keys,
         context=any(map(_has_context, before)) or sum(map(_has_context, after)) > 1,
-        thin=thin and not message.shape.full and _over_tls(thread, message),
-        full=full,
+        granted=any(each.exchange == "RSTR/SCT" for each in before),
+        established=_established(thread),
+        thin=_thin(thread, place),
+        full=any(each.shape.full for each in before),
         answer=_answer(message, after),
         later=later,
         used=set(conversation.used.get(message.captured.thread, ())),
@@ -167,12 +166,60 @@ def _surroundings(conversation: Conversation, index: int) -> Surroundings:
         octets=conversation.octets,
         signatures=conversation.signatures,
         digest=hashlib.sha256(message.captured.payload).digest(),
+        forerunner=_forerunner(message, after),
     )
 
 
-def _over_tls(thread: Iterable[Opened], message: Opened) -> bool:
-    """Whether this looks like the transport shape: something of it has at least a Timestamp."""
-    return message.shape.timestamp or any(each.shape.thin for each in thread)
+def _thin(thread: list[Opened], place: int) -> bool:
+    """Whether the conversation has the transport shape: TLS protects it, the context signs the Timestamp.
+
+    The bootstrap decides. Without one, what came before decides, and what comes behind.
+    """
+    full = sum(each.shape.full for each in thread)
+    thin = sum(each.shape.thin for each in thread)
+    bootstrap = [each for each in thread if each.bootstrap]
+    if bootstrap:
+        return full <= thin and not any(each.shape.full for each in bootstrap) and _over_tls(thread)
+    before, after = thread[:place], thread[place + 1 :]
+    if thread[place].shape.full or any(each.shape.full for each in before):
+        return False
+    later = sum(each.shape.full for each in after)
+    return later <= sum(each.shape.thin for each in after) and _over_tls(thread)
+
+
+def _over_tls(thread: list[Opened]) -> bool:
+    """Whether at least a Timestamp shows that somebody thought of security."""
+    return any(each.shape.thin or each.shape.timestamp for each in thread)
+
+
+def _established(thread: list[Opened]) -> frozenset[str] | None:
+    """The contexts that the conversation has handed out; None: it doesn't show all of them."""
+    granting = [each for each in thread if each.exchange.startswith("RSTR")]
+    if not (thread[0].bootstrap or thread[0].handshake):
+        return None
+    names: set[str] = set()
+    for each in granting:
+        if each.granted is not None:
+            names.add(each.granted)
+        elif each.exchange in ("RSTR/SCT", "RSTRC/IssueFinal") and each.finished:
+            return None
+    return frozenset(names) if names else None
+
+
+def _forerunner(message: Opened, after: list[Opened]) -> str | None:
+    """The file of a later message whose signature this one has, if that one had it by right.
+
+    Both have the same Timestamp; in front of a message that is older it is out of place.
+    """
+    if message.shape.seal is None:
+        return None
+    for number, each in enumerate(after):
+        if each.shape.seal == message.shape.seal and each.captured.payload != message.captured.payload:
+            between = [other.created for other in after[:number] if other.created is not None]
+            if message.created is not None and any(time < message.created for time in between):
+                return each.file
+            return None
+    return None
 
 
 def _has_context(message: Opened) -> bool:
@@ -185,8 +232,7 @@ def _answer(message: Opened, after: list[Opened]) -> Opened | None:
         return None
     name = _message_id(message)
     for each in after:
-        related = each.addressing.relates_to if each.addressing is not None else None
-        if each.response and related is not None and related == name:
+        if each.response and name is not None and _related(each) == name:
             return each
     return after[0] if after and after[0].response and _related(after[0]) is None else None
 
@@ -257,7 +303,8 @@ def _remember(conversation: Conversation, message: Opened, around: Surroundings)
         return
     used = conversation.used.setdefault(message.captured.thread, set())
     for signature in verified.signatures:
-        conversation.signatures.setdefault(signature.value, (message.file, around.digest))
+        if around.forerunner is None:
+            conversation.signatures.setdefault(signature.value, (message.file, around.digest))
         if signature.key.kind == "context":
             used.add(signature.key.name)
     body = message.body

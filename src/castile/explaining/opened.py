@@ -49,6 +49,7 @@ _DATA: Final = f"{{{XENC}}}EncryptedData"
 _SIGNATURE: Final = f"{{{DS}}}Signature"
 _REFERENCE: Final = f"{{{DS}}}SignedInfo/{{{DS}}}Reference"
 _STR: Final = f".//{{{WSSE}}}Reference"
+_SEALS: Final = (f".//{{{DS}}}SignatureValue", f"{_DATA}/{{{XENC}}}CipherData/{{{XENC}}}CipherValue")
 _PROTECTING: Final = frozenset({_DATA, _SIGNATURE, f"{{{XENC}}}EncryptedKey", f"{{{XENC}}}ReferenceList"})
 _CONTEXT_TOKENS: Final = frozenset(f"{{{namespace}}}SecurityContextToken" for namespace in WSSC)
 _CONTEXT_TYPES: Final = frozenset(row.token_type for row in WSSC.values())
@@ -78,6 +79,8 @@ class Shape:
     context: str | None = None
     """Identifier of the security context that its Security header names."""
     timestamp: bool = False
+    seal: str | None = None
+    """What stands for its signature: the first SignatureValue, else the first ciphertext."""
 
 
 @dataclass(slots=True)
@@ -109,11 +112,19 @@ class Opened:
     response: bool = False
     answers: Opened | None = None
     """The request that it answers."""
+    created: float | None = None
+    """UTC: its own time, if its Timestamp tells."""
     now: float = 0.0
     """UTC: the moment at which it is judged."""
+    granted: str | None = None
+    """Identifier of the security context that it hands out."""
+    finished: bool = False
+    """Its Body was read, as far as it could be opened."""
     trace: Trace = field(default_factory=Trace)
     verified: Verified | None = None
     failure: PeerError | None = None
+    other_key: bool = False
+    """It was found to be under a key that has no place here: its answer need not be."""
     wanted: tuple[str, ...] = ()
     """Keys that were needed and aren't at hand."""
 
@@ -148,7 +159,8 @@ def begin(captured: Captured) -> Opened:
     opened.shape = _shape(envelope)
     _read_headers(opened, envelope)
     opened.response = _direction(opened)
-    opened.now = _created(envelope) or 0.0
+    opened.created = _created(envelope)
+    opened.now = opened.created or 0.0
     return opened
 
 
@@ -167,8 +179,11 @@ def finish(opened: Opened, keys: KeySource) -> None:
         except PeerError as error:
             opened.failure = error
             body = opened.trace.body if opened.trace.body is not None else body
+    opened.finished = True
     if body is not None and not (len(body) and body[0].tag == _DATA):
         _read_body(opened, body)
+        if opened.exchange.startswith("RSTR"):
+            opened.granted = _granted(body)
 
 
 # ---- from outside
@@ -195,6 +210,7 @@ def _shape(envelope: soap.Envelope) -> Shape:
         thin=bool(signatures) and not full,
         context=_named_context(security),
         timestamp=f"{{{WSU}}}Timestamp" in tags,
+        seal=next((security.findtext(path) for path in _SEALS if security.find(path) is not None), None),
     )
 
 
@@ -226,6 +242,15 @@ def _created(envelope: soap.Envelope) -> float | None:
                 return Timestamp.parse(child).created
             except (Malformed, Unsupported):
                 return None
+    return None
+
+
+def _granted(body: Element) -> str | None:
+    """The context in a RequestedSecurityToken, also of a negotiation."""
+    for namespace in WSSC:
+        space = f"{{{namespace}}}"
+        for token in body.iter(f"{space}SecurityContextToken"):
+            return (token.findtext(f"{space}Identifier") or "").strip() or None
     return None
 
 

@@ -27,6 +27,10 @@ class Surroundings:
     keys: Keys
     context: bool = False
     """The conversation has a security context."""
+    granted: bool = False
+    """It has been handed out already."""
+    established: frozenset[str] | None = None
+    """Identifiers of the contexts that this conversation hands out; None: they aren't all known."""
     thin: bool = False
     """It goes over TLS: the context signs the Timestamp alone, if anything (CO-11)."""
     full: bool = False
@@ -45,6 +49,8 @@ class Surroundings:
     """File and digest of the message that had a signature value first."""
     digest: bytes = b""
     """Of this message's octets."""
+    forerunner: str | None = None
+    """A later message whose signature stands here, out of its time."""
 
 
 Check = Callable[[Opened, Surroundings], Iterator[str]]
@@ -61,8 +67,8 @@ def _unprotected(message: Opened, around: Surroundings) -> Iterator[str]:
         return
     asked = message.answers
     if around.thin:
-        if not message.response and around.used and not message.bootstrap:
-            yield "it is not signed by the security context, as the requests before it are"
+        if not message.response and (around.used or around.granted) and not message.bootstrap:
+            yield "the security context doesn't sign it, as it has to sign every request"
     elif message.bootstrap:
         yield f"{message.exchange} is neither signed nor encrypted"
     elif message.response and asked is not None and asked.shape.protected:
@@ -96,9 +102,13 @@ def _shrunk(message: Opened, around: Surroundings) -> Iterator[str]:
 def _one_signature(message: Opened, around: Surroundings) -> Iterator[str]:
     """Under an SCT: one signature over Body, RM headers, every WS-A header and Timestamp."""
     verified, envelope = message.verified, message.envelope
-    if verified is None or envelope is None or around.thin:
+    if verified is None or envelope is None:
         return
     primary = _primary(message)
+    if around.thin:
+        if len(primary) > 1:
+            yield f"{len(primary)} signatures, where the security context signs once"
+        return
     others = [each for each in primary if each.key.kind != "context"]
     contexts = {
         each.key.name
@@ -131,6 +141,9 @@ def _stranger(message: Opened, around: Surroundings) -> Iterator[str]:
 
 
 def _signed_twice(message: Opened, around: Surroundings) -> Iterator[str]:
+    if around.forerunner is not None:
+        yield f"its signature is that of {around.forerunner}, which is another message"
+        return
     for signature in message.verified.signatures if message.verified is not None else ():
         first = around.signatures.get(signature.value)
         if first is not None and first[1] != around.digest:
@@ -162,21 +175,30 @@ _IDEMPOTENT: Final = (
 """They name a sequence in their Body, and to repeat them changes nothing (RM-77)."""
 
 
-def _other_key(message: Opened, _: Surroundings) -> Iterator[str]:
-    """An answer is protected by the key of its request."""
-    asked = message.answers
-    if not message.response or asked is None or message.verified is None or asked.verified is None:
+def _other_key(message: Opened, around: Surroundings) -> Iterator[str]:
+    """The contexts are those of this conversation, and an answer is under its request's key."""
+    primary = _primary(message)[:1]
+    if not primary:
         return
-    ours, theirs = _primary(message)[:1], _primary(asked)[:1]
-    if not ours or not theirs:
+    key, asked = primary[0].key, message.answers
+    if key.kind == "context" and around.established is not None and key.name not in around.established:
+        yield f"security context {key.name} was not established in this conversation"
         return
-    given, expected = ours[0].key, theirs[0].key
-    if given.kind == expected.kind:
-        other = given.kind != "certificate" and given.name != expected.name
+    if not message.response:
+        other = around.answer.shape.context if around.answer is not None else None
+        if key.kind == "context" and other in around.used and other != key.name not in around.used:
+            yield f"it is signed under {key}, its answer and the messages before it under context {other}"
+        return
+    expected = _primary(asked)[:1] if asked is not None else []
+    if asked is None or not expected or asked.other_key:
+        return
+    first = expected[0].key
+    if key.kind == first.kind:
+        wrong = key.kind != "certificate" and key.name != first.name
     else:
-        other = "context" in (given.kind, expected.kind)
-    if other:
-        yield f"it answers {asked.file}, signed under {expected}, and is signed under {given}"
+        wrong = "context" in (key.kind, first.kind)
+    if wrong:
+        yield f"it answers {asked.file}, signed under {first}, and is signed under {key}"
 
 
 def _confirmation(message: Opened, _: Surroundings) -> Iterator[str]:
@@ -202,7 +224,7 @@ def _unasked(message: Opened, around: Surroundings) -> Iterator[str]:
     if around.later:
         yield f"it relates to {headers.relates_to}, a request that is only sent later"
     asked = message.answers
-    if asked is None or not isinstance(message.body, trust.RequestSecurityTokenResponse):
+    if asked is None or message.granted is None:
         return
     if not (isinstance(asked.body, trust.RequestSecurityToken) or asked.failure or asked.handshake):
         yield f"it hands out a token, and {asked.file}, to which it relates, asked for none"
@@ -244,7 +266,7 @@ RULES: Final = (
     Rule("stranger", "a signer whose certificate nobody knows", _stranger),
     Rule("signature-twice", "one signature on two different messages", _signed_twice),
     Rule("octets-twice", "the same octets twice outside a sequence", _again),
-    Rule("other-key", "an answer under another key than its request", _other_key),
+    Rule("other-key", "a context from elsewhere, an answer under another key than its request", _other_key),
     Rule("confirmation", "a SignatureConfirmation of another request", _confirmation),
     Rule("unasked", "an answer to what was not asked", _unasked),
     Rule("cancelled", "a context used after it was cancelled, or cancelled by another", _cancelled),
@@ -261,4 +283,6 @@ def _primary(message: Opened) -> list[VerifiedSignature]:
 
 def broken(message: Opened, around: Surroundings) -> list[str]:
     """Everything that `RULES` find wrong with a message."""
-    return [text for rule in RULES for text in rule.check(message, around)]
+    found = [(rule, text) for rule in RULES for text in rule.check(message, around)]
+    message.other_key = any(rule.check is _other_key for rule, _ in found)
+    return [text for _, text in found]

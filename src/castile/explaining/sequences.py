@@ -185,7 +185,7 @@ class Sequences:
         request = self._request_of(message)
         context = _signer(request) if request is not None else _signer(message)
         known = request is not None and (request.verified is not None or not request.shape.protected)
-        if request is not None and not request.shape.protected and message.shape.protected:
+        if request is not None and not request.shape.protected and (message.shape.protected or thin):
             known = False  # a CreateSequence that was stripped binds nothing
         offered = None
         if request is not None and isinstance(request.body, reliability.CreateSequence) and body.accept:
@@ -215,7 +215,7 @@ class Sequences:
         if header is not None and header.identifier == identifier:
             highest = max(highest, header.number)
         made.source = replace(made.source, next_number=highest + 1)
-        made.known = message.verified is not None
+        made.known = message.verified is not None and bool(message.verified.signatures)
         self.followed[identifier] = made
         return made
 
@@ -224,7 +224,7 @@ class Sequences:
     def _prove(self, message: Opened, found: Followed, kind: Kind, thin: bool) -> list[str]:
         """That the message proves the context that the sequence is bound to (F08, CO-11, CO-18)."""
         signer, verified = _signer(message), message.verified
-        if not found.known and verified is not None:
+        if not found.known and verified is not None and verified.signatures:
             found.context, found.known = signer, True
         if found.context is None:
             return _same_signer(message, found)
