@@ -365,11 +365,45 @@ def test_a_key_is_never_issued_again() -> None:
 def test_three_keys_are_kept() -> None:
     state = issued()
     for number in range(1, 5):
-        state, actions = step(state, renewal(number), NOW)
+        state, actions = step(state, renewal(number, instance=state.current.instance), NOW)
         assert len(state.instances) <= MAX_INSTANCES
     assert actions == (UseKey("urn:sct", "urn:instance-4"), ForgetKey("urn:sct", "urn:instance-1"))
     assert state.instance("urn:instance-4") == state.current
     assert state.instance(None) is None
+
+
+@pytest.mark.row("SC-24")
+def test_answers_that_are_lost_cost_no_key_in_use() -> None:
+    state = issued()
+    for number in range(1, 6):
+        state, actions = step(state, renewal(number), NOW)
+        assert state.instance(None) is not None
+    assert [key.instance for key in state.instances] == [None, "urn:instance-4", "urn:instance-5"]
+    assert actions == (UseKey("urn:sct", "urn:instance-5"), ForgetKey("urn:sct", "urn:instance-3"))
+
+
+@pytest.mark.row("SC-24", "SC-44")
+def test_a_key_that_was_replaced_renews_nothing() -> None:
+    state, _ = step(issued(), renewal(1), NOW)
+    state, _ = step(state, Used("urn:instance-1"), after(10))
+    assert step(state, renewal(2), after(309))[0].phase is Phase.USABLE
+    assert fault_of(state, renewal(2), 310) == "UnableToRenew"
+    assert fault_of(state, renewal(2, instance="urn:nobody"), 20) == "UnableToRenew"
+    assert step(state, renewal(2, instance="urn:instance-1"), after(310))[0].phase is Phase.USABLE
+
+
+@pytest.mark.row("F14")
+def test_an_old_key_renews_until_its_own_end() -> None:
+    state, _ = step(issued(), renewal(1, start=START + 7_000), after(7_000))
+    late = renewal(2, start=START + LIFE)
+    assert fault_of(state, late, LIFE) == "UnableToRenew"
+    assert step(state, replace(late, after_expiry=True), after(LIFE))[0].phase is Phase.USABLE
+
+
+@pytest.mark.row("F15", "SC-44")
+def test_a_key_that_is_not_valid_yet_renews_nothing() -> None:
+    assert step(issued(), renewal(), after(-180))[0].phase is Phase.USABLE
+    assert fault_of(issued(), renewal(), -181) == "UnableToRenew"
 
 
 @pytest.mark.row("SC-23")

@@ -262,12 +262,14 @@ class Used:
 class Renew:
     """A granted renewal. `proof`: identifier of the context whose key endorsed the request.
 
-    `after_expiry`: this service renews expired contexts (`allow_renewal_after_expiry`, F14).
+    `instance`: which of its keys that was. `after_expiry`: this service renews expired contexts
+    (`allow_renewal_after_expiry`, F14).
     """
 
     key: Instance
     principal: str
     proof: str | None
+    instance: str | None = None
     after_expiry: bool = False
 
 
@@ -354,8 +356,7 @@ def _used(state: Context, name: str | None, recovery: bool, now: Now, settings: 
         raise _bad(state, f"it has no instance {name!r}, or not any more")
     if now.utc < key.created - timers.clock_skew:
         raise _bad(state, f"it is valid only {key.created - now.utc:.0f} s from now")
-    old = key is not state.current
-    if old and state.switched_at is not None and now.utc >= state.switched_at + timers.instance_grace:
+    if _replaced(state, key, now, timers):
         raise _bad(state, f"instance {name!r} was replaced")
     if now.utc >= key.expires:
         if now.utc >= key.expires + _window(settings):
@@ -363,7 +364,7 @@ def _used(state: Context, name: str | None, recovery: bool, now: Now, settings: 
         if not recovery:
             cause = "it has expired, and the message is new"
             raise conversation_violation(state.edition, "RenewNeeded", cause)
-    if old or state.switched_at is not None or len(state.instances) == 1:
+    if key is not state.current or state.switched_at is not None or len(state.instances) == 1:
         return state, ()
     return replace(state, switched_at=now.utc), ()
 
@@ -373,19 +374,31 @@ def _renewed(state: Context, phase: Phase, event: Renew, now: Now, settings: Set
     _require_proof(state, event.proof, "UnableToRenew")
     if event.principal != state.principal:
         raise _unable(state, "another principal asked")
-    if state.phase is Phase.EXPIRED and not (
-        event.after_expiry and now.utc < state.expires + _window(settings)
-    ):
+    proving = state.instance(event.instance)
+    if proving is None or _replaced(state, proving, now, settings.timers):
+        raise _unable(state, f"instance {event.instance!r} was replaced")
+    if now.utc < proving.created - settings.timers.clock_skew:
+        raise _unable(state, "its key isn't valid yet")
+    expired = state.phase is Phase.EXPIRED or now.utc >= proving.expires
+    if expired and not (event.after_expiry and now.utc < proving.expires + _window(settings)):
         raise _unable(state, "it has expired")
     key = event.key
     if key.instance is None or any(old.same_as(key) for old in state.instances):
         raise UsageError("a renewal needs a new instance and a new key")
-    keys = (*state.instances, key)
-    gone = tuple(ForgetKey(state.identifier, old.instance) for old in keys[:-MAX_INSTANCES])
-    state = replace(
-        state, phase=phase, expires=key.expires, instances=keys[-MAX_INSTANCES:], switched_at=None
-    )
-    return state, (UseKey(state.identifier, key.instance), *gone)
+    # The key that proved itself stays as long as any: answers that were lost on their way must
+    # not cost the client the only key that it has.
+    spare = [old for old in state.instances if old is not proving]
+    gone = spare[: max(0, len(state.instances) + 1 - MAX_INSTANCES)]
+    keys = (*(old for old in state.instances if old not in gone), key)
+    state = replace(state, phase=phase, expires=key.expires, instances=keys, switched_at=None)
+    forget = (ForgetKey(state.identifier, old.instance) for old in gone)
+    return state, (UseKey(state.identifier, key.instance), *forget)
+
+
+def _replaced(state: Context, key: Instance, now: Now, timers: Timers) -> bool:
+    """Whether the grace of an older key is over, counted from the first use of the newest."""
+    switched = state.switched_at
+    return key is not state.current and switched is not None and now.utc >= switched + timers.instance_grace
 
 
 def _lifetime(request: Request, now: Now, settings: Settings, allow_postdated: bool) -> tuple[float, float]:
