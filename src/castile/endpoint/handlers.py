@@ -34,6 +34,7 @@ from castile.endpoint.turn import (
 from castile.errors import SOAPFault, Violation
 from castile.messages import reliability
 from castile.messages.addressing import EPR
+from castile.messages.security import SecurityTokenReference
 from castile.protocol import destination, source
 from castile.protocol.actions import (
     Accept,
@@ -176,13 +177,22 @@ def _check_token(turn: Turn, body: reliability.CreateSequence, context: str | No
     namespace = turn.edition.namespace
     if body.token is not None:
         named = turn.inbound.verified.resolve_context(body.token)
-        if named is None or named != context:
+        if named is None or named != context or not _fits(turn, body.token):
             raise refuse_creation(namespace, "the SecurityTokenReference isn't of the context that signed")
         return
     if turn.inbound.reliability.uses_sequence_str:
         raise refuse_creation(namespace, "UsesSequenceSTR without a SecurityTokenReference")
     if turn.party.policy.sequence_token == "require":
         raise refuse_creation(namespace, "this endpoint wants a SecurityTokenReference in CreateSequence")
+
+
+def _fits(turn: Turn, token: SecurityTokenReference) -> bool:
+    """Type and Instance of a reference, where it has them, are those of the signer's context."""
+    conversation, record = turn.party.policy.conversation, turn.context_record()
+    if conversation is None or token.value_type not in (None, conversation.token_type):
+        return False
+    instances = record.state.instances if record is not None else ()
+    return token.instance is None or any(each.instance == token.instance for each in instances)
 
 
 def _check_addresses(turn: Turn, body: reliability.CreateSequence) -> None:
