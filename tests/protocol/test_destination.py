@@ -22,7 +22,6 @@ from castile.protocol.actions import (
 )
 from castile.protocol.destination import (
     BEHAVIORS,
-    MAX_NUMBER,
     AckRequested,
     Arrived,
     Close,
@@ -33,7 +32,7 @@ from castile.protocol.destination import (
     Terminate,
     step,
 )
-from castile.protocol.ranges import RangeSet
+from castile.protocol.ranges import MAX_NUMBER, RangeSet
 from tests.protocol.cases import (
     EDITIONS,
     NOW,
@@ -109,6 +108,9 @@ def test_another_payload_under_the_same_number_ends_the_sequence(edition: str, p
     state, actions = step(state, Arrived(2, b"other", known_digest=b"first"), NOW)
     (refuse,) = only(Refuse, actions)
     assert refuse.fault.subcode == (edition, "SequenceTerminated")
+    assert refuse.fault.sequence == "urn:sequence"
+    assert b">urn:sequence<" in refuse.fault.detail
+    assert state.ended
     assert only(Fail, actions) == [Fail("message 2 came again with another payload")]
     assert state.phase is Phase.FAILED
     assert not delivered(actions)
@@ -401,9 +403,10 @@ def test_a_whole_sequence_is_discarded_out_of_order_too() -> None:
 )
 def test_last_numbers_that_contradict(before: tuple[Close, ...], event: Close | Terminate) -> None:
     state, _ = run_destination(new_destination(), Arrived(1), Arrived(3), *before)
+    expected = before[0].last if before else 3
     state, actions = step(state, event, NOW)
     assert only(Refuse, actions)[0].fault.subcode == (RM11, "SequenceTerminated")
-    assert len(only(Fail, actions)) == 1
+    assert only(Fail, actions) == [Fail(f"the last number is {event.last} now, and {expected} is known")]
     assert state.phase is Phase.FAILED
 
 
@@ -439,6 +442,11 @@ def test_ending_from_this_side() -> None:
     for phase in (Phase.TERMINATED, Phase.FAILED):
         before = destination_in(phase)
         assert step(before, Ended("again"), NOW) == (before, ())
+
+
+def test_when_a_sequence_has_ended() -> None:
+    ended = {phase for phase in Phase if destination_in(phase).ended}
+    assert ended == {Phase.TERMINATED, Phase.FAILED}
 
 
 def test_a_running_handler_may_finish_after_the_end() -> None:

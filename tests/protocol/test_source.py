@@ -19,9 +19,8 @@ from castile.protocol.actions import (
     SendLastMessage,
     SendTerminate,
 )
-from castile.protocol.ranges import RangeSet
+from castile.protocol.ranges import MAX_NUMBER, RangeSet
 from castile.protocol.source import (
-    MAX_NUMBER,
     Acknowledged,
     Close,
     CloseAnswered,
@@ -77,6 +76,7 @@ def test_the_last_number_is_used_and_no_other(edition: str) -> None:
 
 @pytest.mark.row("RM-31")
 def test_the_largest_number_there_is() -> None:
+    assert new_source().max_number == MAX_NUMBER == 9_223_372_036_854_775_807
     state = open_source(next_number=MAX_NUMBER, acknowledged=RangeSet.upto(MAX_NUMBER - 1))
     state, actions = step(state, Submit(), NOW)
     assert actions == (Number(MAX_NUMBER),)
@@ -109,8 +109,10 @@ def test_an_offer_may_go_unaccepted() -> None:
 def test_create_sequence_makes_one_sequence() -> None:
     state, _ = step(new_source(), Created("urn:s"), NOW)
     assert step(state, Created("urn:s"), NOW) == (state, ())
-    with pytest.raises(Violation, match="another sequence"):
+    with pytest.raises(Violation, match="another sequence") as caught:
         step(state, Created("urn:t"), NOW)
+    assert caught.value.fault.sequence == "urn:s"
+    assert b">urn:s<" in caught.value.fault.detail
 
 
 @pytest.mark.row("RM-17")

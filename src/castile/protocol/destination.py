@@ -35,11 +35,9 @@ from castile.protocol.actions import (
     Refuse,
 )
 from castile.protocol.faults import rm_violation, rollover_detail, unknown_sequence
-from castile.protocol.ranges import EMPTY, Range, RangeSet
+from castile.protocol.ranges import EMPTY, MAX_NUMBER, Range, RangeSet
 from castile.versions import WSRM
 
-MAX_NUMBER: Final = (1 << 63) - 1
-"""The highest number there is (WS-RM 1.2, 3.7)."""
 BEHAVIORS: Final = ("NoDiscard", "DiscardFollowingFirstGap", "DiscardEntireSequence")
 """IncompleteSequenceBehavior (WS-RM 1.2, 3.4)."""
 

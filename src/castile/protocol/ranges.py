@@ -16,6 +16,8 @@ from typing import Final
 Range = tuple[int, int]
 """The lowest and the highest number of an unbroken run, both included."""
 
+MAX_NUMBER: Final = (1 << 63) - 1
+"""The highest message number there is (WS-RM 1.2, 3.7)."""
 _LOWER = itemgetter(0)
 
 

@@ -46,11 +46,8 @@ from castile.protocol.actions import (
     SourceAction,
 )
 from castile.protocol.faults import acknowledgement_element, rm_violation
-from castile.protocol.ranges import EMPTY, Range, RangeSet, overlap
+from castile.protocol.ranges import EMPTY, MAX_NUMBER, Range, RangeSet, overlap
 from castile.versions import WSRM
-
-MAX_NUMBER: Final = (1 << 63) - 1
-"""The highest number there is (WS-RM 1.2, 3.7)."""
 
 
 class Phase(Enum):
