@@ -68,6 +68,8 @@ class Pump:
     _faults: dict[str, FaultReceived] = field(default_factory=dict)
     _earlier: list[str] = field(default_factory=list)
     """Sequences of an earlier process that are not ended yet."""
+    _earlier_contexts: frozenset[str] = frozenset()
+    """Contexts of earlier processes, to be given back after their sequences."""
     _clear: threading.Event = field(default_factory=threading.Event)
     """Nothing of an earlier process is unfinished: new work may go."""
     _thread: threading.Thread | None = None
@@ -98,13 +100,19 @@ class Pump:
             self._clear.set()
             return
         now = self.now()
-        self._earlier = self.run(lambda tx: recover.earlier_sequences(self.party, tx, now))
+        self._earlier, self._earlier_contexts = self.run(
+            lambda tx: (
+                recover.earlier_sequences(self.party, tx, now),
+                recover.earlier_contexts(self.party, tx),
+            )
+        )
         if self._earlier:
             count = len(self._earlier)
             reliability_log.warning("%s sequences of an earlier process are being finished", count)
-            self._start()
         else:
             self._clear.set()
+        if self._earlier or self._earlier_contexts:
+            self._start()
 
     def _finish_earlier(self, now: Now) -> None:
         """Close what has nothing left to say; best effort, for peers forget idle sequences."""
@@ -121,14 +129,21 @@ class Pump:
         if not unfinished and not self._clear.is_set():
             self._clear.set()
             self._release()
-        if not self._earlier:
-            self._cancel_earlier()
+        if not self._earlier and self._pool is not None:
+            contexts, self._earlier_contexts = self._earlier_contexts, frozenset()
+            self._pool.submit(self._cancel_earlier, contexts)
 
-    def _cancel_earlier(self) -> None:
-        """Contexts of earlier processes are given back once no sequence needs them."""
-        current = self.conversations.identifier
-        for state in self.run(lambda tx: recover.idle_contexts(self.party, tx, current)):
-            self.conversations.cancel(state)
+    def _cancel_earlier(self, contexts: frozenset[str]) -> None:
+        """Contexts of earlier processes are given back once no sequence needs them.
+
+        Only theirs: one that is in the store but not yet named as this process's own is new.
+        """
+        try:
+            for state in self.run(lambda tx: recover.idle_contexts(self.party, tx, None)):
+                if state.identifier in contexts and not self._stopping:
+                    self.conversations.cancel(state)
+        except CastileError as error:
+            reliability_log.warning("contexts of an earlier process stay: %s", error)
 
     def _release(self) -> None:
         """New sequences waited for the earlier ones, so that order holds across a restart."""
@@ -430,7 +445,7 @@ class Pump:
 
     def _round(self, now: Now) -> float:
         """Send what is due; seconds until there may be more."""
-        if self._earlier:
+        if self._earlier or self._earlier_contexts:
             self._finish_earlier(now)
         party = self.party
         rows = self.run(lambda tx: tx.due(now.utc, 64, side=party.side, endpoint=party.address))

@@ -22,6 +22,13 @@ def earlier_sequences(party: Party, tx: Transaction, now: Now) -> list[str]:
     return [record.state.key for record in records]
 
 
+def earlier_contexts(party: Party, tx: Transaction) -> frozenset[str]:
+    """Identifiers of the contexts that a client finds in its store."""
+    return frozenset(
+        record.state.identifier for record in tx.contexts(side=party.side, endpoint=party.address)
+    )
+
+
 def idle_contexts(party: Party, tx: Transaction, current: str | None) -> list[Conversation]:
     """A client's contexts that no unfinished sequence needs."""
     records = tx.sources(side=party.side, endpoint=party.address, unfinished=True)
