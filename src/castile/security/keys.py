@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from base64 import b64encode
 from dataclasses import dataclass, field
 from typing import Final, Protocol, runtime_checkable
 
@@ -12,7 +14,7 @@ from cryptography.hazmat.primitives.hmac import HMAC
 
 from castile.errors import SecurityFailure
 from castile.messages.conversation import DerivedKeyToken
-from castile.messages.security import SecurityTokenReference
+from castile.messages.security import SecurityTokenReference, UsernameToken
 from castile.security.trace import KeyIdentity
 from castile.versions import WSSC, Conversation
 
@@ -93,6 +95,20 @@ class NamedKeySource(Protocol):
 
     def named_key(self, name: str) -> NamedKey | None:
         """The key of that name."""
+
+
+@runtime_checkable
+class PasswordSource(Protocol):
+    """A `KeySource` that can show passwords, which a digest can't be checked without."""
+
+    def password_of(self, name: str) -> str | None:
+        """The user's password; None: an unknown user."""
+
+
+def password_digest(token: UsernameToken, password: bytes) -> str:
+    """Base64 of SHA-1 over nonce, Created and password (UsernameToken profile 1.1.1, 3.1)."""
+    octets = (token.nonce or b"") + (token.created or "").encode() + password
+    return b64encode(hashlib.sha1(octets).digest()).decode()  # noqa: S324 - the profile's own
 
 
 def p_sha1(secret: bytes, seed: bytes, length: int, offset: int = 0) -> bytes:

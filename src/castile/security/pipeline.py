@@ -6,6 +6,7 @@ found signed by one key, with nothing unsigned beside them that could be taken f
 
 from __future__ import annotations
 
+import hmac
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -23,12 +24,12 @@ from castile.messages.security import (
 from castile.messages.soap import Envelope
 from castile.policy import ProtectionPolicy
 from castile.security.coverage import check_headers, doubled_headers, header_name
-from castile.security.keys import ContextKey, KeySource, SealedKey
+from castile.security.keys import ContextKey, KeySource, PasswordSource, SealedKey, password_digest
 from castile.security.outgoing import Protected, Protection, protect
 from castile.security.reading import Reading, Signed
 from castile.security.tokens import Entry, Tokens, bad_context
 from castile.security.trace import KeyIdentity, Problem, Trace, UsernameChecked
-from castile.versions import PASSWORD_TEXT, WSSE, Conversation, SOAPVersion
+from castile.versions import PASSWORD_DIGEST, PASSWORD_TEXT, WSSE, Conversation, SOAPVersion
 from castile.xml import Element, canonical
 
 __all__ = [
@@ -174,7 +175,7 @@ def _judged(
     try:
         if policy is not None:
             primary = _check_primary(reading, primary, expectation)
-        timestamp, until = _check_timestamp(reading, primary, expectation, now, timers)
+        timestamp, until = _check_timestamp(reading, expectation, now, timers)
         principal = _check_user(reading, primary, keys, expectation)
     except SecurityFailure as error:
         reading.wrong(error)
@@ -248,7 +249,7 @@ def _check_encryption(
 
 
 def _check_timestamp(
-    reading: Reading, primary: Signed | None, expectation: Expectation, now: Now, timers: Timers
+    reading: Reading, expectation: Expectation, now: Now, timers: Timers
 ) -> tuple[Timestamp | None, float]:
     """The Timestamp, and until when evidence of the message is to be kept (features MS-74)."""
     found = [entry.token for entry in reading.of(Timestamp) if isinstance(entry.token, Timestamp)]
@@ -265,8 +266,6 @@ def _check_timestamp(
     if timestamp.expires is not None:
         end = min(end, timestamp.expires)
     until = end + timers.clock_skew
-    if primary is None:
-        return timestamp, until
     if timestamp.created > now.utc + timers.clock_skew:
         raise SecurityFailure("the Timestamp lies in the future", part="wsu:Timestamp")
     if until < now.utc:
@@ -293,9 +292,7 @@ def _check_user(
     signed = primary is not None and _covers(primary, entry)
     if policy is not None and not (signed and entry.encrypted is not None):
         raise SecurityFailure("the UsernameToken isn't signed and encrypted", part="wsse:UsernameToken")
-    if token.password is None or token.password_type != PASSWORD_TEXT:
-        raise SecurityFailure("a UsernameToken without a password as text", part="wsse:UsernameToken")
-    right = keys.authenticate(token.name, token.password)
+    right = _password_right(token, keys, policy)
     if reading.trace is not None:
         reading.trace.add(UsernameChecked(token.name, right, signed, entry.encrypted is not None))
         if right is None and policy is None:
@@ -311,6 +308,18 @@ def _check_user(
         )
         raise SecurityFailure("user name or password is wrong", part="wsse:UsernameToken", fault=fault)
     return token.name
+
+
+def _password_right(token: UsernameToken, keys: KeySource, policy: ProtectionPolicy | None) -> bool | None:
+    """Whether the password is right; None: an unknown user. Digests are read for `explain` only."""
+    if policy is None and token.password is not None and token.password_type == PASSWORD_DIGEST:
+        known = keys.password_of(token.name) if isinstance(keys, PasswordSource) else None
+        if known is None:
+            return None
+        return hmac.compare_digest(token.password.strip(), password_digest(token, known.encode()))
+    if token.password is None or token.password_type != PASSWORD_TEXT:
+        raise SecurityFailure("a UsernameToken without a password as text", part="wsse:UsernameToken")
+    return keys.authenticate(token.name, token.password)
 
 
 def _covers(signed: Signed, entry: Entry) -> bool:
