@@ -22,7 +22,7 @@ from castile.explaining.rules import Surroundings, broken
 from castile.explaining.sequences import Sequences
 from castile.messages import trust
 from castile.security.keys import ContextKey, p_sha1
-from castile.security.trace import SignatureChecked
+from castile.security.trace import Problem, SignatureChecked
 from castile.versions import CONVERSATION_OF
 
 
@@ -83,7 +83,7 @@ def _explain(conversation: Conversation, index: int) -> MessageReport:
     rules = broken(message, around)
     followed, notes = conversation.sequences.follow(message, thin=around.thin)
     _remember(conversation, message, around)
-    missing, faults = _failures(message)
+    missing, faults = _failures(message, keys)
     found = (*missing, *rules, *faults, *followed)
     judged = _verdict(message, bool(missing), bool(found))
     if judged == "unprotected":
@@ -113,18 +113,25 @@ def _verdict(message: Opened, missing: bool, wrong: bool) -> Verdict:
     return "failed" if wrong else "verified"
 
 
-def _failures(message: Opened) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _failures(message: Opened, keys: Keys) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What `unprotect` objected to: missing keys by name, then the rest with its cause."""
-    if message.failure is None and not any(problem.missing_key for problem in message.trace.problems):
-        return (), ()
     problems = message.trace.problems
-    missing = tuple(f"a key is missing: {name}" for name in message.wanted)
-    if not missing:
-        missing = tuple(problem.text for problem in problems if problem.missing_key)
-    faults = [f"{problem.text}{causes(message, problem)}" for problem in problems if not problem.missing_key]
+    missing: list[str] = []
+    if any(problem.missing_key for problem in problems):
+        missing = [f"a key is missing: {name}" for name in message.wanted]
+        missing = missing or [problem.text for problem in problems if problem.missing_key]
+    faults = [_told(problem, message, keys) for problem in problems if not problem.missing_key]
     if message.failure is not None and not problems:
         faults.append(str(message.failure))
-    return tuple(dict.fromkeys(missing)) if any(p.missing_key for p in problems) else (), tuple(faults)
+    return tuple(dict.fromkeys(missing)), tuple(dict.fromkeys(faults))
+
+
+def _told(problem: Problem, message: Opened, keys: Keys) -> str:
+    """A problem with the name of its part and its cause."""
+    text, part = problem.text, problem.part
+    if part is not None and part.rpartition(":")[2] not in text:
+        text = f"{part}: {text}"
+    return f"{text}{causes(message, problem, keys)}"
 
 
 # ---- what stands around a message

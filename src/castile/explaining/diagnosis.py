@@ -6,33 +6,38 @@ Nothing here changes a verdict: `causes` puts a reason behind what has failed al
 from __future__ import annotations
 
 import copy
+import hashlib
+import hmac
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from typing import Final
 
 from castile import xml
 from castile.errors import CastileError
+from castile.explaining.keys import Keys
 from castile.explaining.opened import Opened
-from castile.messages.security import ID
+from castile.messages.security import ID, UsernameToken
 from castile.messages.signature import Reference, Signature
 from castile.security.coverage import header_name
 from castile.security.signature import digest_holds
 from castile.security.trace import Problem, TimestampSeen
-from castile.versions import DS, WSSE
+from castile.versions import DS, PASSWORD_DIGEST, WSSE
 from castile.xml import Element
 
 _SIGNATURE: Final = f"{{{DS}}}Signature"
 _STR: Final = f"{{{WSSE}}}SecurityTokenReference"
 _KEY_INFO: Final = f"{{{DS}}}KeyInfo"
 _EPOCH_YEAR: Final = 366 * 86_400.0
+_USERNAME_TOKEN: Final = f"{{{WSSE}}}UsernameToken"
 _REFERENCES: Final = 32
 
 
-def causes(message: Opened, problem: Problem) -> str:
+def causes(message: Opened, problem: Problem, keys: Keys) -> str:
     """What probably made a check fail, as a continuation of its text; empty if nothing shows."""
-    return next((f": {text}" for text in _causes(message, problem)), "")
+    return next((f": {text}" for text in _causes(message, problem, keys)), "")
 
 
-def _causes(message: Opened, problem: Problem) -> Iterator[str]:
+def _causes(message: Opened, problem: Problem, keys: Keys) -> Iterator[str]:
     if problem.part == "wsu:Timestamp":
         for stamp in message.trace.findings:
             if isinstance(stamp, TimestampSeen) and stamp.created < _EPOCH_YEAR:
@@ -40,6 +45,8 @@ def _causes(message: Opened, problem: Problem) -> Iterator[str]:
     if message.envelope is None or message.envelope.security is None:
         return
     for element in message.envelope.security:
+        if element.tag == _USERNAME_TOKEN and problem.part == "wsse:UsernameToken":
+            yield from _password_causes(element, keys)
         if element.tag != _SIGNATURE:
             continue
         tags = [child.tag for child in element]
@@ -47,6 +54,43 @@ def _causes(message: Opened, problem: Problem) -> Iterator[str]:
             yield "it has no ds:KeyInfo; a wsse:SecurityTokenReference stands where KeyInfo is due"
         if problem.text.startswith("the digest of "):
             yield from _digest_causes(message, element, problem.part or "")
+
+
+def _password_causes(element: Element, keys: Keys) -> Iterator[str]:
+    """How a password digest was computed, if not by the profile's formula."""
+    try:
+        token = UsernameToken.parse(element)
+    except CastileError:
+        return
+    password = keys.users.get(token.name)
+    if password is None or token.password is None or token.password_type != PASSWORD_DIGEST:
+        return
+    said, secret = token.password.strip(), password.encode()
+    nonce, created = token.nonce or b"", (token.created or "").encode()
+    encoded = b64encode(nonce)
+
+    def same(*parts: bytes) -> bool:
+        return hmac.compare_digest(said, b64encode(hashlib.sha1(b"".join(parts)).digest()).decode())  # noqa: S324
+
+    digest = hashlib.sha1(nonce + created + secret)  # noqa: S324 - the profile's own
+    if hmac.compare_digest(said, b64encode(digest.hexdigest().encode()).decode()):
+        yield "the digest was written as hex text, and that text encoded in base64"
+    elif same(encoded, created, secret):
+        yield "the base64 text of the nonce was hashed, not its octets"
+    elif same(nonce, secret):
+        yield "Created is in the token and was left out of the digest"
+    elif any(same(nonce, created, octets) for octets in _equivalents(password)):
+        yield "a hash of the password was used as the password, which both sides must have agreed on"
+
+
+def _equivalents(password: str) -> Iterator[bytes]:
+    """Hashes of a password that people take for it (UsernameToken profile 1.0: password equivalent)."""
+    for text in (password, password.lower()):
+        for name in ("md5", "sha1", "sha256"):
+            found = hashlib.new(name, text.encode(), usedforsecurity=False)
+            hexadecimal = found.hexdigest()
+            yield from (found.digest(), b64encode(found.digest()), hexadecimal.encode())
+            yield hexadecimal.upper().encode()
 
 
 def _digest_causes(message: Opened, element: Element, part: str) -> Iterator[str]:

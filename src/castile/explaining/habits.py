@@ -14,7 +14,7 @@ from castile.messages import reliability
 from castile.policy import suites
 from castile.security.coverage import header_name
 from castile.security.trace import ReferenceChecked, SignatureChecked
-from castile.versions import WSU
+from castile.versions import PASSWORD_DIGEST, WSSE, WSU
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +102,7 @@ def _habits(message: Opened) -> Iterator[str]:
     if isinstance(message.body, reliability.CreateSequence):
         yield from _create_habits(message, message.body)
     yield from _time_habits(message)
+    yield from _user_habits(message)
     yield from _habits_of_form(message)
 
 
@@ -127,6 +128,17 @@ def _time_habits(message: Opened) -> Iterator[str]:
         texts = [(child.text or "").strip() for child in stamp]
         if any(text and not text.endswith("Z") and _zoned(text) for text in texts):
             yield "the Timestamp has an offset: the same instant, but WS-Security wants UTC with Z"
+
+
+def _user_habits(message: Opened) -> Iterator[str]:
+    security = message.envelope.security if message.envelope is not None else None
+    for token in security.iterfind(f"{{{WSSE}}}UsernameToken") if security is not None else ():
+        password = token.find(f"{{{WSSE}}}Password")
+        digest = password is not None and password.get("Type") == PASSWORD_DIGEST
+        if digest and token.find(f"{{{WSSE}}}Nonce") is None and token.find(f"{{{WSU}}}Created") is None:
+            yield "a password digest without Nonce and Created can be replayed: services refuse it"
+        if password is not None and not digest:
+            yield "the password stands in clear: it needs TLS"
 
 
 def _zoned(text: str) -> bool:

@@ -108,11 +108,17 @@ class Keys:
             return None
         return NamedKey(octets, name)
 
-    def authenticate(self, name: str, password: str) -> bool | None:
-        """Whether the password is right; None: a user whom the key file doesn't have."""
+    def password_of(self, name: str) -> str | None:
+        """The user's password; None: a user whom the key file doesn't have."""
         known = self.users.get(name)
         if known is None:
             self.wanted.append(f"the password of user {name}")
+        return known
+
+    def authenticate(self, name: str, password: str) -> bool | None:
+        """Whether the password is right; None: a user whom the key file doesn't have."""
+        known = self.password_of(name)
+        if known is None:
             return None
         return hmac.compare_digest(known.encode(), password.encode())
 

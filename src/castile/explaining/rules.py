@@ -186,7 +186,8 @@ def _other_key(message: Opened, around: Surroundings) -> Iterator[str]:
         return
     if not message.response:
         other = around.answer.shape.context if around.answer is not None else None
-        if key.kind == "context" and other in around.used and other != key.name not in around.used:
+        unclear = key.kind == "context" and around.established is None
+        if unclear and other in around.used and other != key.name not in around.used:
             yield f"it is signed under {key}, its answer and the messages before it under context {other}"
         return
     expected = _primary(asked)[:1] if asked is not None else []

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from castile import xml
 from castile.clock import iso
 from castile.endpoint.kinds import Kind
 from castile.explaining.keys import Keys, thumbprint
@@ -122,7 +123,10 @@ def title(message: Opened) -> str:
         return message.exchange
     if message.kind is not Kind.APPLICATION:
         return str(message.kind.value)
-    return (message.action or "message").rstrip("/").rpartition("/")[2] or "message"
+    if message.action is not None:
+        return message.action.rstrip("/").rpartition("/")[2] or message.action
+    body = xml.inside(message.envelope.body) if message.envelope is not None else []
+    return xml.local_name(body[0]) if body else "message"
 
 
 def signed(message: Opened) -> tuple[str, ...]:
