@@ -166,7 +166,6 @@ def wss4j(path: Path) -> tuple[Verified | None, PeerError | None]:
 
 REFUSED = {
     "usernametoken-derivedkey": "Salt",
-    "usernametoken-digest": "password as text",
     "rsa15-3des": "tripledes-cbc",
     "rsa15-aes128": "RSA-OAEP",
     "strtransform": "STR-Transform",
