@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,12 @@ class Timers:
     """An expired token serves recovery this long."""
     instance_grace: float = 300.0
     """An old instance is accepted this long after the new one was first used."""
+    lost_context_after: float = 300.0
+    """A sequence whose context the peer seems to have lost has failed after this long of nothing
+    but such answers: time for an operator, or for the real peer to be heard past a forger."""
+    alarm_interval: float = 60.0
+    """An unsecured fault about a context makes us renew or replace it at most this often: anybody
+    on the way can forge one."""
     retransmit_interval: float = 2.0
     """Before the first repetition."""
     retransmit_limit: float = 60.0
@@ -125,6 +132,13 @@ class Settings:
     """Unacknowledged messages under way at once: as many as the window of a castile peer holds."""
     max_concurrency: int = 32
     """Handlers that run at once."""
+    allow_renewal_after_expiry: bool = False
+    """A client renews an expired context, and a service lets it, while `token_cache_after_expiry`
+    runs. Off: an expired key serves recovery only."""
+    allow_postdated: bool = False
+    """A service issues tokens that start later where AllowPostdating asks for it."""
+    renew_proof: Literal["both", "key"] = "both"
+    """What renews a context: the bootstrap's credential and the old key, or the old key alone."""
     handler_attempts: int = 5
     """A one-way handler that failed this often is parked."""
     testing: bool = False

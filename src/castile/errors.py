@@ -5,7 +5,8 @@
     CastileError             .code: stable and documented; .exchange: what it was about, no secret
     ├── UsageError           castile was called wrongly
     │   ├── NotReliable  ├── SequenceUnknown  ├── SequenceClosed  ├── SequenceTerminated
-    │   └── SequenceCreationFailed  └── MessageNumberRollover
+    │   ├── SequenceCreationFailed  ├── MessageNumberRollover
+    │   └── SecurityContextExpired
     ├── PolicyError          the policy can't be met
     ├── PeerError            the peer sent something wrong; .fault is ready to send
     │   ├── Malformed  ├── Unsupported  ├── Violation  └── SecurityFailure (uniform outwards)
@@ -108,6 +109,12 @@ class MessageNumberRollover(UsageError):
     """The sequence has used its last number (WS-RM 1.2, 4.5)."""
 
     code = "message-number-rollover"
+
+
+class SecurityContextExpired(UsageError):
+    """The security context has ended and can't be renewed; the text holds the reason (WS-SC 1.4, 5)."""
+
+    code = "security-context-expired"
 
 
 class PolicyError(CastileError):

@@ -34,7 +34,7 @@ from castile.endpoint.keyring import Users
 from castile.endpoint.outbound import Pending, Reply, fault_message, prepare
 from castile.endpoint.party import NewId, Party, reliability_log
 from castile.endpoint.replies import acknowledgement_reply
-from castile.errors import PeerError, PolicyError, Retry, StoreError, UsageError
+from castile.errors import PeerError, PolicyError, Retry, SecurityFailure, StoreError, UsageError
 from castile.messages.soap import Envelope
 from castile.policy import EndpointPolicy
 from castile.security.keys import ContextKey
@@ -194,6 +194,8 @@ class Service:
         except PeerError as error:
             log_refusal(error)
             relates_to = inbound.addressing.message_id if inbound else None
+            if isinstance(error, SecurityFailure) and error.missing_key:
+                inbound = None  # the key that was proved protects nothing any more
             key = inbound.verified.reply_key if inbound else None
             reply = Reply(fault_message(party, error.fault, relates_to=relates_to, key=key), 500)
         except StoreError as error:

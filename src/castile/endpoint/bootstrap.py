@@ -1,4 +1,4 @@
-"""How a client gets a security context, and gives it back.
+"""How a client gets a security context, renews it, and gives it back.
 
 Each is one in-memory generator that yields the request and is sent the verified answer; only
 its result is committed. These exchanges stand outside any sequence (F06).
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
+from cryptography import x509
+
 from castile.clock import Now
 from castile.endpoint import agreement
 from castile.endpoint.inbound import Inbound
@@ -16,8 +18,9 @@ from castile.endpoint.outbound import Outgoing
 from castile.endpoint.party import Party
 from castile.errors import FaultReceived, PolicyError, SecurityFailure, SOAPFault
 from castile.messages import trust
+from castile.messages.conversation import SecurityContextToken
 from castile.messages.security import SecurityTokenReference
-from castile.policy import EndpointPolicy
+from castile.policy import EndpointPolicy, ProtectionPolicy
 from castile.protocol import conversation
 from castile.protocol.conversation import Conversation
 from castile.security.keys import ContextKey
@@ -34,15 +37,7 @@ def establish(party: Party, now: Now) -> Dialogue:
     trusted: then no token is stored.
     """
     edition, row = editions(party.policy)
-    section = party.policy.bootstrap
-    if section is None or party.certificate is None:
-        raise PolicyError(
-            "the bootstrap seals a key for the service's certificate: give it as service_certificate="
-        )
-    if section.username and party.username is None:
-        raise PolicyError(
-            "the policy wants a UsernameToken: give credentials=castile.Username(name, password)"
-        )
+    section, certificate = _bootstrap(party)
     entropy = party.random(32)
     request = trust.RequestSecurityToken(
         request_type="Issue",
@@ -57,17 +52,11 @@ def establish(party: Party, now: Now) -> Dialogue:
         request.render(row),
         message_id=message_id,
         reply_expected=True,
-        key=party.certificate,
+        key=certificate,
     )
     answer = _answer(inbound, message_id, Kind.ISSUE_RESPONSE)
-    token = answer.token
-    if token is None or answer.token_type not in (None, edition.token_type):
-        raise SecurityFailure("the answer holds no security context token", part="Body")
-    state = Conversation(
-        edition=edition.namespace,
-        endpoint=party.address,
-        principal=party.username[0] if party.username else "",
-    )
+    token = _token(answer, edition)
+    state = Conversation(edition=edition.namespace, endpoint=party.address, principal=party.principal)
     event = conversation.Established(
         identifier=token.identifier,
         secret=agreement.agreed(party, answer, entropy),
@@ -80,6 +69,74 @@ def establish(party: Party, now: Now) -> Dialogue:
     )
     state, _ = conversation.step(state, event, now, party.settings.timers, testing=party.settings.testing)
     return state
+
+
+def renew(party: Party, state: Conversation, key: ContextKey, now: Now) -> Dialogue:
+    """RST/SCT/Renew: as the bootstrap, and endorsed by the newest key (WS-SC, 5; SC-22, SC-23).
+
+    `state` is renewing already. With ``renew_proof="key"`` that key alone protects the request.
+    Raises as `establish`: then the old key goes on.
+    """
+    edition, row = editions(party.policy)
+    section, certificate = _bootstrap(party)
+    alone = party.settings.renew_proof == "key"
+    entropy = party.random(32)
+    target = SecurityTokenReference(
+        uri=state.identifier, value_type=edition.token_type, instance=key.instance
+    )
+    request = trust.RequestSecurityToken(
+        request_type="Renew",
+        token_type=edition.token_type,
+        key_size=section.suite.minimum_bits,
+        entropy=entropy,
+        renew_target=target,
+    )
+    message_id = party.new_id()
+    inbound = yield Outgoing(
+        Kind.RENEW,
+        row.action(Kind.RENEW.value),
+        request.render(row),
+        message_id=message_id,
+        reply_expected=True,
+        key=key if alone else certificate,
+        endorsing=None if alone else key,
+    )
+    answer = _answer(inbound, message_id, Kind.RENEW_RESPONSE)
+    if alone and inbound.verified.primary.name != state.identifier:
+        raise SecurityFailure("the answer isn't signed by the context's key", part="ds:Signature")
+    token = _token(answer, edition)
+    event = conversation.Renewed(
+        identifier=token.identifier,
+        instance=token.instance,
+        secret=agreement.agreed(party, answer, entropy),
+        token=token.render(edition),
+        token_id=token.id or "",
+        created=answer.created,
+        expires=answer.expires,
+        requested_bits=section.suite.minimum_bits,
+    )
+    state, _ = conversation.step(state, event, now, party.settings.timers, testing=party.settings.testing)
+    return state
+
+
+def _bootstrap(party: Party) -> tuple[ProtectionPolicy, x509.Certificate]:
+    """What protects a request for a token, and whom it is sealed for. Raises `PolicyError`."""
+    section = party.policy.bootstrap
+    if section is None or party.certificate is None:
+        raise PolicyError(
+            "the bootstrap seals a key for the service's certificate: give it as service_certificate="
+        )
+    if section.username and party.username is None:
+        raise PolicyError(
+            "the policy wants a UsernameToken: give credentials=castile.Username(name, password)"
+        )
+    return section, party.certificate
+
+
+def _token(answer: trust.RequestSecurityTokenResponse, edition: Edition) -> SecurityContextToken:
+    if answer.token is None or answer.token_type not in (None, edition.token_type):
+        raise SecurityFailure("the answer holds no security context token", part="Body")
+    return answer.token
 
 
 def cancel(party: Party, state: Conversation, key: ContextKey, now: Now) -> Dialogue:

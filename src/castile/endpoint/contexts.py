@@ -10,8 +10,11 @@ from castile.versions import WSSC
 
 
 def context_keys(record: ContextRecord | None) -> list[ContextKey]:
-    """A key for each instance that a context keeps, the newest last; none once it has ended."""
-    if record is None or record.ended is not None:
+    """A key for each instance that a context keeps, the newest last.
+
+    None once it has ended; but a service reads a repeated Cancel of a cancelled one (SC-29).
+    """
+    if record is None or (record.ended is not None and isinstance(record.state, Conversation)):
         return []
     state = record.state
     edition = WSSC[state.edition]
@@ -19,7 +22,7 @@ def context_keys(record: ContextRecord | None) -> list[ContextKey]:
     for instance in state.instances:
         # What the issuer wrote is sent back as it is (SC-01); a service never sends its own.
         token_id, token = "SecurityContextToken", b""
-        if isinstance(state, Conversation):
+        if isinstance(state, Conversation) and instance is state.instances[-1]:
             token_id, token = state.token_id, state.token
         if not token:
             written = SecurityContextToken(state.identifier, instance.instance, token_id)

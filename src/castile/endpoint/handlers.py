@@ -23,7 +23,7 @@ from castile.endpoint.replies import (
     offered_of,
     stored_reply,
 )
-from castile.endpoint.trust import cancel, issue
+from castile.endpoint.trust import cancel, issue, renew
 from castile.endpoint.turn import (
     Turn,
     action_not_supported,
@@ -35,7 +35,7 @@ from castile.errors import SOAPFault, Violation
 from castile.messages import reliability
 from castile.messages.addressing import EPR
 from castile.messages.security import SecurityTokenReference
-from castile.protocol import destination, source
+from castile.protocol import destination, issuer, source
 from castile.protocol.actions import (
     Accept,
     Deliver,
@@ -496,8 +496,38 @@ def _issue(turn: Turn) -> Outcome:
     return Outcome(Reply(issue(turn)))
 
 
+def _renew(turn: Turn) -> Outcome:
+    return Outcome(Reply(renew(turn)))
+
+
 def _cancel(turn: Turn) -> Outcome:
-    return Outcome(Reply(cancel(turn)))
+    answer, actions = cancel(turn)
+    deliveries: list[Delivery] = []
+    for action in actions:
+        if isinstance(action, issuer.EndSequences):
+            deliveries += _end_bound(turn, action.identifier)
+    return Outcome(Reply(answer), tuple(deliveries))
+
+
+def _end_bound(turn: Turn, context: str) -> list[Delivery]:
+    """Without its context a sequence can't be named any more: it ends as by Terminate, and what
+    was acknowledged stays known for the retention time (CO-17)."""
+    deliveries: list[Delivery] = []
+    party = turn.party
+    records = turn.tx.destinations(
+        side=party.side, endpoint=party.address, principal=turn.principal(), unfinished=True
+    )
+    for record in records:
+        if record.state.context != context:
+            continue
+        record, ready, _ = _end(turn, record, destination.Terminate())
+        deliveries += ready
+        turn.tx.save_destination(replace(record, ended=turn.now.utc))
+        replies = offered_of(turn.tx, record)
+        if replies is not None and replies.ended is None:
+            state, actions = source.step(replies.state, source.PeerTerminated(), turn.now)
+            turn.carry_out(replace(replies, state=state, ended=turn.now.utc), actions)
+    return deliveries
 
 
 RULES: Final[dict[Kind, Rule]] = {
@@ -510,6 +540,7 @@ RULES: Final[dict[Kind, Rule]] = {
     Kind.TERMINATE_SEQUENCE: terminate_sequence,
     Kind.FAULT: fault,
     Kind.ISSUE: _issue,
+    Kind.RENEW: _renew,
     Kind.CANCEL: _cancel,
 }
 """The whole of what a service understands."""

@@ -32,7 +32,7 @@ from castile.errors import (
 from castile.messages import addressing, reliability, soap, trust
 from castile.policy import EndpointPolicy
 from castile.security.pipeline import Expectation, Verified, accept_plain, unprotect
-from castile.versions import WSA, WSRM, Addressing
+from castile.versions import WSA, WSRM, XENC, Addressing
 
 T = TypeVar("T")
 _RM_HEADERS: Final = frozenset(
@@ -129,7 +129,7 @@ def receive(party: Party, envelope: soap.Envelope, now: Now, *, request: bool) -
 def verify(party: Party, envelope: soap.Envelope, kind: Kind, now: Now, *, request: bool) -> Verified:
     """`unprotect` under the section of the policy that this kind of message falls under."""
     policy, settings = party.policy, party.settings
-    protection = policy.bootstrap if kind.bootstrap else policy.application
+    protection = party.section(kind, own_key=_by_own_key(party, envelope))
     if protection is None:
         return accept_plain(envelope)
     must_encrypt = protection.encrypt_body and (kind is Kind.APPLICATION or kind.bootstrap)
@@ -140,6 +140,14 @@ def verify(party: Party, envelope: soap.Envelope, kind: Kind, now: Now, *, reque
         encrypted_body=True if must_encrypt else None,
     )
     return unprotect(envelope, party.keyring, expectation, now, settings.limits, settings.timers)
+
+
+def _by_own_key(party: Party, envelope: soap.Envelope) -> bool:
+    """Whether a renewal is signed by its context's key: then it carries no other."""
+    if party.side == "client":
+        return party.settings.renew_proof == "key"
+    tokens = () if envelope.security is None else envelope.security
+    return all(child.tag != f"{{{XENC}}}EncryptedKey" for child in tokens)
 
 
 def typed(
@@ -189,9 +197,9 @@ def _typed_body(
         return fault
     if not understood(action, policy):
         return None  # refused by its action
-    if kind in (Kind.ISSUE, Kind.CANCEL) and policy.trust:
+    if kind in (Kind.ISSUE, Kind.RENEW, Kind.CANCEL) and policy.trust:
         return trust.RequestSecurityToken.parse(child, policy.trust)
-    if kind in (Kind.ISSUE_RESPONSE, Kind.CANCEL_RESPONSE) and policy.trust:
+    if kind in (Kind.ISSUE_RESPONSE, Kind.RENEW_RESPONSE, Kind.CANCEL_RESPONSE) and policy.trust:
         return trust.RequestSecurityTokenResponse.parse(child, policy.trust)
     if edition is None:
         return None  # refused by its action

@@ -49,8 +49,9 @@ class Keyring:
 
     def forget(self, identifier: str) -> None:
         """Drop every instance of a context."""
-        for name in [name for name in self.contexts if name[0] == identifier]:
-            del self.contexts[name]
+        for name in list(self.contexts):  # a copy: other threads remember and forget too
+            if name[0] == identifier:
+                self.contexts.pop(name, None)
 
     def private_key(self, reference: SecurityTokenReference) -> RSAPrivateKey | None:
         """Our private key, if the reference names our certificate."""

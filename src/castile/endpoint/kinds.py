@@ -19,6 +19,8 @@ class Kind(Enum):
     APPLICATION = "application message"
     ISSUE = "RST/SCT"
     ISSUE_RESPONSE = "RSTR/SCT"
+    RENEW = "RST/SCT/Renew"
+    RENEW_RESPONSE = "RSTR/SCT/Renew"
     CANCEL = "RST/SCT/Cancel"
     CANCEL_RESPONSE = "RSTR/SCT/Cancel"
     CREATE_SEQUENCE = "CreateSequence"
@@ -36,7 +38,12 @@ class Kind(Enum):
     @property
     def bootstrap(self) -> bool:
         """Protected by the bootstrap policy; everything else is by the application's (F02)."""
-        return self in (Kind.ISSUE, Kind.ISSUE_RESPONSE)
+        return self in (Kind.ISSUE, Kind.ISSUE_RESPONSE, Kind.RENEW, Kind.RENEW_RESPONSE)
+
+    @property
+    def renewal(self) -> bool:
+        """May be protected by the context's own key alone, where a setting says so (SC-22)."""
+        return self in (Kind.RENEW, Kind.RENEW_RESPONSE)
 
     @property
     def numbered(self) -> bool:
@@ -56,7 +63,14 @@ _RELIABILITY_1_1 = (
     Kind.CLOSE_SEQUENCE_RESPONSE,
     Kind.TERMINATE_SEQUENCE_RESPONSE,
 )
-_TRUST = (Kind.ISSUE, Kind.ISSUE_RESPONSE, Kind.CANCEL, Kind.CANCEL_RESPONSE)
+_TRUST = (
+    Kind.ISSUE,
+    Kind.ISSUE_RESPONSE,
+    Kind.RENEW,
+    Kind.RENEW_RESPONSE,
+    Kind.CANCEL,
+    Kind.CANCEL_RESPONSE,
+)
 
 _TRUST_ALIASES = {
     "RST/SCT-Cancel": Kind.CANCEL,  # Microsoft's identity library

@@ -41,6 +41,8 @@ class Outgoing:
     """Of WS-Addressing; None: the policy's."""
     key: Key | None = None
     """What protects it; None: nothing does (a plain endpoint, or a fault before any key)."""
+    endorsing: ContextKey | None = None
+    """The old key of a renewal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ def prepare(party: Party, outgoing: Outgoing, now: Now) -> Protected:
         return Protected(soap.render(message), None, ())
     policy = party.policy
     bootstrap = outgoing.kind.bootstrap
-    section = policy.bootstrap if bootstrap else policy.application
+    section = party.section(outgoing.kind, own_key=isinstance(outgoing.key, ContextKey))
     if section is None or policy.conversation is None:
         return Protected(soap.render(message), None, ())
     request = party.side == "client"
@@ -82,6 +84,7 @@ def prepare(party: Party, outgoing: Outgoing, now: Now) -> Protected:
         request=request,
         username=party.username if bootstrap and request and section.username else None,
         encrypt=_encrypts(party, outgoing) and section.encrypt_body,
+        endorsing=(outgoing.endorsing,) if outgoing.endorsing else (),
     )
     return protect(message, protection, now, party.random, party.settings.timers)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 from cryptography import x509
@@ -14,7 +14,8 @@ from castile.clock import Clock, Now, system
 from castile.config import Settings
 from castile.endpoint.contexts import context_keys
 from castile.endpoint.keyring import Keyring, Users
-from castile.policy import EndpointPolicy
+from castile.endpoint.kinds import Kind
+from castile.policy import EndpointPolicy, ProtectionPolicy
 from castile.security.keys import ContextKey
 from castile.store import Store, Transaction
 
@@ -71,6 +72,26 @@ class Party:
         if record is None or edition is None or record.state.edition != edition.namespace:
             return []  # a token of one edition is nothing in the other (F31)
         return context_keys(record)
+
+    @property
+    def principal(self) -> str:
+        """Who a client is; "" without a credential."""
+        return self.username[0] if self.username else ""
+
+    def section(self, kind: Kind, *, own_key: bool) -> ProtectionPolicy | None:
+        """What protects messages of this kind (F02); None: nothing does.
+
+        `own_key`: a renewal whose message the context's own key signs, the other way round than
+        WCF's. The bootstrap's credential then endorses, unless the key alone is proof (SC-22).
+        """
+        bootstrap, application = self.policy.bootstrap, self.policy.application
+        if not kind.bootstrap:
+            return application
+        if not (own_key and kind.renewal) or bootstrap is None or application is None:
+            return bootstrap
+        if self.settings.renew_proof == "key":
+            return application
+        return replace(application, username=bootstrap.username, endorsing=bootstrap.endorsing)
 
     def run(self, step: Callable[[Transaction], T]) -> T:
         """One step of the store, committed."""

@@ -1,12 +1,13 @@
-"""The trust service inside a secured endpoint: RST/SCT and Cancel, at the application's own
+"""The trust service inside a secured endpoint: RST/SCT, Renew and Cancel, at the application's own
 address, outside any sequence (F01, F06).
 
-An issue is one transaction: no context exists for a request that failed (TR-15).
+Each is one transaction: no context or key exists for a request that failed (TR-15).
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 from castile.endpoint import agreement
 from castile.endpoint.kinds import Kind
@@ -20,79 +21,138 @@ from castile.protocol.faults import trust_violation
 from castile.store.records import ContextRecord
 from castile.versions import Conversation, Trust
 
+SWEPT_ROWS: Final = 256
+"""Old rows that go, at most, when a context is made."""
+
 
 def issue(turn: Turn) -> Outgoing:
     """Answer a RequestSecurityToken for a security context token (WS-SC, 3)."""
     party, body = turn.party, turn.body(trust.RequestSecurityToken)
-    edition, row = _editions(turn)
-    principal = turn.inbound.verified.principal or ""
-    request = issuer.Request(
+    request = _request(turn, body, turn.inbound.verified.principal or "")
+    # Each new context makes room for the next: what nothing can refer to any more goes (SC-33).
+    turn.tx.sweep(turn.now, SWEPT_ROWS)
+    census = issuer.Census(
+        turn.tx.count_contexts(party.side, request.principal), turn.tx.count_contexts(party.side)
+    )
+    granted = _granted(turn, request, census)
+    secret, entropy = agreement.make(party, body.entropy, granted.key_bytes)
+    context, answer = issuer.issue(
+        request, granted, identifier=party.new_id("context"), secret=secret, entropy=entropy
+    )
+    turn.tx.save_context(
+        ContextRecord(context, party.side, party.address, request.principal, expires=context.expires)
+    )
+    return _issued(turn, Kind.ISSUE_RESPONSE, answer, secret)
+
+
+def renew(turn: Turn) -> Outgoing:
+    """A new key for a context, for whoever proves one that it has (WS-SC, 5; SC-22, SC-23).
+
+    The request is as the bootstrap wants it, so its principal is known again, and an old key of
+    the context endorses it. `Settings.renew_proof` may leave the credential out.
+    """
+    party, body = turn.party, turn.body(trust.RequestSecurityToken)
+    edition, _ = _editions(turn)
+    named = turn.inbound.verified.resolve_context(body.renew_target) if body.renew_target else None
+    if body.request_type != "Renew" or named is None:
+        raise trust_violation(edition.namespace, "InvalidRequest", "a Renew without a known RenewTarget")
+    record = turn.stored_context(named)
+    if record is None or not isinstance(record.state, issuer.Context):
+        raise issuer.unknown_context(edition.namespace)
+    if record.state.edition != edition.namespace:
+        raise issuer.unknown_context(edition.namespace)
+    principal, proof = turn.inbound.verified.principal, turn.proof()
+    if principal is None and turn.context() is not None and party.settings.renew_proof == "key":
+        principal = record.state.principal  # the key is its proof
+    request = _request(turn, body, principal or "")
+    granted = _granted(turn, request, issuer.Census(0, 0))
+    secret, entropy = agreement.make(party, body.entropy, granted.key_bytes)
+    instance = party.new_id("instance")
+    event = issuer.Renew(
+        issuer.new_instance(granted, instance, secret=secret, entropy=entropy),
+        request.principal,
+        proof=proof.name if proof else None,
+        instance=proof.instance if proof else None,
+        after_expiry=party.settings.allow_renewal_after_expiry,
+    )
+    state, _ = issuer.step(record.state, event, turn.now, party.settings)
+    turn.tx.save_context(replace(record, state=state, expires=state.expires))
+    party.keyring.forget(named)  # which keys it has now is read again at need
+    answer = issuer.answer(request, granted, named, instance, entropy)
+    return _issued(turn, Kind.RENEW_RESPONSE, answer, secret)
+
+
+def _request(turn: Turn, body: trust.RequestSecurityToken, principal: str) -> issuer.Request:
+    edition, _ = _editions(turn)
+    return issuer.Request(
         edition=edition.namespace,
         principal=principal,
-        endpoint=party.address,
-        confidential=True,  # the bootstrap policy encrypts the answer's body
+        endpoint=turn.party.address,
+        confidential=True,  # the policy encrypts the answer's body
         request_type=body.request_type,
         token_type=body.token_type,
         key_size=body.key_size,
         entropy=body.entropy,
         created=body.created,
         expires=body.expires,
+        postdating="AllowPostdating" in body.extensions,
         context=body.context,
     )
-    census = issuer.Census(
-        turn.tx.count_contexts(party.side, principal), turn.tx.count_contexts(party.side)
-    )
-    policy = party.policy.bootstrap
-    suite_bits = policy.suite.minimum_bits if policy else 256
-    granted = issuer.grant(
+
+
+def _granted(turn: Turn, request: issuer.Request, census: issuer.Census) -> issuer.Grant:
+    party, section = turn.party, turn.party.policy.bootstrap
+    return issuer.grant(
         request,
         turn.now,
         census,
-        suite_bits,
+        section.suite.minimum_bits if section else 256,
         party.settings,
+        allow_postdated=party.settings.allow_postdated,
         client_entropy=party.policy.require_client_entropy,
     )
-    secret, entropy = agreement.make(party, body.entropy, granted.key_bytes)
-    context, answer = issuer.issue(
-        request, granted, identifier=party.new_id("context"), secret=secret, entropy=entropy
-    )
-    turn.tx.save_context(
-        ContextRecord(context, party.side, party.address, principal, expires=context.expires)
-    )
+
+
+def _issued(turn: Turn, kind: Kind, answer: issuer.Answer, secret: bytes) -> Outgoing:
+    """The answer to an issue or a renewal, in WCF's order (SC-04)."""
+    party = turn.party
+    edition, row = _editions(turn)
     if party.keylog is not None:
-        party.keylog(context.identifier, None, secret)
-    token = SecurityContextToken(context.identifier, answer.instance, f"_{party.random(8).hex()}")
+        party.keylog(answer.identifier, answer.instance, secret)
+    token = SecurityContextToken(answer.identifier, answer.instance, f"_{party.random(8).hex()}")
     response = trust.RequestSecurityTokenResponse(
         token_type=answer.token_type,
         token=token,
         attached=token.attached(edition),
         unattached=token.unattached(edition),
-        computed_key=entropy is not None,
-        proof_secret=secret if entropy is None else None,
-        entropy=entropy,
+        computed_key=answer.entropy is not None,
+        proof_secret=secret if answer.entropy is None else None,
+        entropy=answer.entropy,
         created=answer.created,
         expires=answer.expires,
         key_size=answer.key_bits,
         context=answer.context,
     )
-    return turn.response(Kind.ISSUE_RESPONSE, response.render(row))
+    return turn.response(kind, response.render(row))
 
 
-def cancel(turn: Turn) -> Outgoing:
-    """Cancel a context, for whoever proves its own key (WS-SC, 6; SC-29)."""
-    party, body = turn.party, turn.body(trust.RequestSecurityToken)
+def cancel(turn: Turn) -> tuple[Outgoing, tuple[issuer.Action, ...]]:
+    """Cancel a context, for whoever proves its own key, and what that means for its sequences
+    (WS-SC, 6; SC-29, CO-17)."""
+    body = turn.body(trust.RequestSecurityToken)
     edition, row = _editions(turn)
     named = turn.inbound.verified.resolve_context(body.cancel_target) if body.cancel_target else None
     if body.request_type != "Cancel" or named is None:
         raise trust_violation(edition.namespace, "InvalidRequest", "a Cancel without a known CancelTarget")
-    record = turn.tx.context(named, side=party.side, endpoint=party.address)
+    record = turn.stored_context(named)
     if record is None or not isinstance(record.state, issuer.Context):
         raise issuer.unknown_context(edition.namespace)
     turn.prove(named)
-    state, _ = issuer.cancel(record.state, turn.now, proof=turn.context())
-    turn.tx.save_context(replace(record, state=state, ended=turn.now.utc))
+    state, actions = issuer.cancel(record.state, turn.now, proof=turn.context())
+    if state != record.state:
+        turn.tx.save_context(replace(record, state=state, ended=turn.now.utc))
     response = trust.RequestSecurityTokenResponse(cancelled=True)
-    return turn.response(Kind.CANCEL_RESPONSE, response.render(row))
+    return turn.response(Kind.CANCEL_RESPONSE, response.render(row)), actions
 
 
 def _editions(turn: Turn) -> tuple[Conversation, Trust]:

@@ -16,7 +16,7 @@ from castile.endpoint.kinds import Kind
 from castile.endpoint.outbound import Outgoing, fault_message
 from castile.endpoint.party import Party
 from castile.errors import SecurityFailure, SOAPFault, Violation
-from castile.messages import reliability
+from castile.messages import reliability, trust
 from castile.messages.soap import Header
 from castile.protocol import issuer, source
 from castile.protocol.actions import Acknowledge, Fail, Purge, Resend, SourceAction
@@ -24,6 +24,7 @@ from castile.protocol.destination import Destination
 from castile.protocol.faults import RM_REASONS, conversation_violation, unknown_sequence
 from castile.protocol.source import Source
 from castile.security.keys import ContextKey, SealedKey
+from castile.security.trace import KeyIdentity
 from castile.store import Transaction
 from castile.store.records import ContextRecord, DestinationRecord, SourceRecord
 from castile.versions import WST, Reliability
@@ -65,10 +66,17 @@ class Turn:
 
     def context(self) -> str | None:
         """Identifier of the context whose key signed the message; None without security."""
-        for signature in self.inbound.verified.signatures:
-            if signature.key.kind == "context":
-                return signature.key.name
-        return None
+        signer = self._signer()
+        return signer.name if signer else None
+
+    def proof(self) -> KeyIdentity | None:
+        """The context's key that proves a renewal: it endorses the message, or signs it (SC-22)."""
+        endorsers = (each.key for each in self.inbound.verified.signatures if each.endorsing)
+        return next((key for key in endorsers if key.kind == "context"), None) or self._signer()
+
+    def _signer(self) -> KeyIdentity | None:
+        signers = (each.key for each in self.inbound.verified.signatures if not each.endorsing)
+        return next((key for key in signers if key.kind == "context"), None)
 
     def principal(self) -> str | None:
         """Who the bootstrap of the message's context authenticated (CO-20)."""
@@ -118,42 +126,68 @@ class Turn:
     def context_record(self) -> ContextRecord | None:
         """The stored context whose key signed the message."""
         identifier = self.context()
-        if identifier is None:
-            return None
+        return self.stored_context(identifier) if identifier is not None else None
+
+    def stored_context(self, identifier: str) -> ContextRecord | None:
+        """A context of this endpoint."""
         return self.tx.context(identifier, side=self.party.side, endpoint=self.party.address)
 
     def recheck(self) -> ContextRecord | None:
         """The context that verified this message, as it is now: keys were read before the step.
 
         Raises the edition's BadContextToken, in the shape of WS-SC 9, where it is gone, was
-        cancelled or is past its life.
+        cancelled or is past its life, and RenewNeeded where only its life is over (SC-28). The
+        key of a renewal is judged by its own rule; a cancelled context may be cancelled again.
         """
-        identifier = self.context()
-        if identifier is None:
+        key = self.proof() if self.inbound.kind is Kind.RENEW else self._signer()
+        if key is None:
             return None
-        record = self.context_record()
-        if record is None or record.ended is not None:
-            self.party.keyring.forget(identifier)
+        record = self.stored_context(key.name)
+        if record is None or (record.ended is not None and not self._cancels(key.name)):
+            self.party.keyring.forget(key.name)
             raise bad_context(self.party, "the context is unknown here, or was cancelled")
         state = record.state
         if isinstance(state, issuer.Context):
-            signatures = self.inbound.verified.signatures
-            instance = next(each.key.instance for each in signatures if each.key.kind == "context")
-            used = issuer.Used(instance, recovery=self._recovers())
-            state, _ = issuer.step(state, used, self.now, self.party.settings)
-            if state != record.state:
-                self.tx.save_context(replace(record, state=state))
+            if self.inbound.kind is not Kind.RENEW and record.ended is None:
+                self._use(record, state, key.instance)
         elif not state.recoverable(self.now, self.party.settings.timers, testing=self.party.settings.testing):
             raise bad_context(self.party, "the context has ended")
         return record
 
+    def _cancels(self, context: str) -> bool:
+        """Whether the message asks to cancel this context."""
+        body = self.inbound.body
+        if self.inbound.kind is not Kind.CANCEL or not isinstance(body, trust.RequestSecurityToken):
+            return False
+        target = body.cancel_target
+        return target is not None and self.inbound.verified.resolve_context(target) == context
+
+    def _use(self, record: ContextRecord, state: issuer.Context, instance: str | None) -> None:
+        """This key of the context was used for this message."""
+        used = issuer.Used(instance, recovery=self._recovers())
+        try:
+            after, _ = issuer.step(state, used, self.now, self.party.settings)
+        except Violation as error:
+            if error.fault.subcode is not None and error.fault.subcode[1] == "RenewNeeded":
+                raise  # under the key that only has to be renewed
+            raise bad_context(self.party, str(error)) from None
+        if after != state:
+            self.tx.save_context(replace(record, state=after))
+
     def _recovers(self) -> bool:
-        """Whether the message makes nothing new: what an expired token still serves (F12)."""
-        sequence = self.inbound.reliability.sequence
-        if sequence is None:
+        """Whether the message makes nothing new: what an expired token still serves (F12).
+
+        That is a number of ours again, one that fills a gap, or one that was sent before: a
+        repetition asks what has come.
+        """
+        headers = self.inbound.reliability
+        if headers.sequence is None:
             return self.inbound.kind not in (Kind.CREATE_SEQUENCE, Kind.APPLICATION)
-        known = self.tx.destination(sequence.identifier)
-        return known is not None and sequence.number in known.state.received
+        identifier = headers.sequence.identifier
+        if any(header.identifier == identifier for header in headers.ack_requested):
+            return True
+        known = self.tx.destination(identifier)
+        return known is not None and headers.sequence.number <= known.state.received.upper
 
     def destination(self, identifier: str, kind: Kind) -> DestinationRecord:
         """The sequence that the message names, once possession of its context is proven.
@@ -243,7 +277,8 @@ def bad_context(party: Party, cause: str) -> SecurityFailure:
     if conversation is None:
         return SecurityFailure(cause)
     fault = conversation_violation(conversation.namespace, "BadContextToken", cause).fault
-    return SecurityFailure(cause, part="wsc:SecurityContextToken", fault=fault)
+    # Its key counts as missing: the fault doesn't go out under it.
+    return SecurityFailure(cause, part="wsc:SecurityContextToken", missing_key=True, fault=fault)
 
 
 def action_not_supported(party: Party, action: str) -> SOAPFault:

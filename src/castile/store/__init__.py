@@ -122,7 +122,12 @@ class Transaction(Protocol):
         """Insert or replace."""
 
     def destinations(
-        self, *, side: Side | None = None, endpoint: str | None = None, unfinished: bool = False
+        self,
+        *,
+        side: Side | None = None,
+        endpoint: str | None = None,
+        principal: str | None = None,
+        unfinished: bool = False,
     ) -> list[DestinationRecord]:
         """In the order of their making."""
 

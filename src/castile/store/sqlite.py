@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 
 from castile.clock import Clock, Now
 from castile.errors import Exchange, SecurityFailure, StoreDamaged, StoreError, StoreFull, UsageError
+from castile.protocol.conversation import at_least
 from castile.store import UNCHANGED, Unchanged
 from castile.store.application import ApplicationConnection, Loan
 from castile.store.database import Database
@@ -162,9 +163,14 @@ class SQLiteTransaction:
         self._write(DESTINATIONS, DESTINATIONS.upsert, record)
 
     def destinations(
-        self, *, side: Side | None = None, endpoint: str | None = None, unfinished: bool = False
+        self,
+        *,
+        side: Side | None = None,
+        endpoint: str | None = None,
+        principal: str | None = None,
+        unfinished: bool = False,
     ) -> list[DestinationRecord]:
-        where, values = _all_of(side=side, endpoint=endpoint)
+        where, values = _all_of(side=side, endpoint=endpoint, principal=principal)
         return self._many(DESTINATIONS, _open(where, not unfinished) + " ORDER BY rowid", values)
 
     def count_destinations(self, side: Side, principal: str | None = None) -> int:
@@ -358,6 +364,7 @@ class SQLiteTransaction:
     def sweep(self, now: Now, limit: int) -> int:
         timers = self._database.settings.timers
         kept = now.utc - timers.retention
+        window = at_least(timers.token_cache_after_expiry, self._database.settings.testing)
         swept = self._change(
             "DELETE FROM castile_replays WHERE evidence IN "
             "(SELECT evidence FROM castile_replays WHERE expires < ? ORDER BY expires LIMIT ?)",
@@ -366,7 +373,7 @@ class SQLiteTransaction:
         self._replays -= swept
         for table, column, boundary in (
             ("castile_contexts", "ended", kept),
-            ("castile_contexts", "expires", now.utc - timers.token_cache_after_expiry),
+            ("castile_contexts", "expires", now.utc - window),
             ("castile_replies", "consumed", kept),
         ):
             alive = " AND ended IS NULL" if column == "expires" else ""
