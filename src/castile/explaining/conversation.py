@@ -157,8 +157,6 @@ def _surroundings(conversation: Conversation, index: int) -> Surroundings:
     thread = [each for each in conversation.messages if each.captured.thread == message.captured.thread]
     place = next(number for number, each in enumerate(thread) if each is message)
     before, after = thread[:place], thread[place + 1 :]
-    related = _related(message)
-    later = message.response and related in conversation.planned and related not in conversation.requests
     return Surroundings(
         keys=conversation.keys,
         context=any(map(_has_context, before)) or sum(map(_has_context, after)) > 1,
@@ -167,7 +165,7 @@ def _surroundings(conversation: Conversation, index: int) -> Surroundings:
         thin=_thin(thread, place),
         full=any(each.shape.full for each in before),
         answer=_answer(message, after),
-        later=later,
+        later=_too_early(conversation, message, before),
         used=set(conversation.used.get(message.captured.thread, ())),
         ended=conversation.ended,
         octets=conversation.octets,
@@ -175,6 +173,18 @@ def _surroundings(conversation: Conversation, index: int) -> Surroundings:
         digest=hashlib.sha256(message.captured.payload).digest(),
         forerunner=_forerunner(message, after),
     )
+
+
+def _too_early(conversation: Conversation, message: Opened, before: list[Opened]) -> bool:
+    """Whether it answers a request that is sent only later.
+
+    Where requests were overtaken on the way the answer is in time, and the request before it is late.
+    """
+    related = _related(message)
+    if not message.response or related not in conversation.planned or related in conversation.requests:
+        return False
+    last = next((each.created for each in reversed(before) if each.created is not None), None)
+    return message.created is not None and last is not None and last <= message.created
 
 
 def _thin(thread: list[Opened], place: int) -> bool:

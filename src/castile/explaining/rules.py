@@ -38,7 +38,7 @@ class Surroundings:
     answer: Opened | None = None
     """What answered this message later."""
     later: bool = False
-    """Its RelatesTo names a request that comes only later."""
+    """Its RelatesTo names a request that comes only later, and its own time does so too."""
     used: set[str] = field(default_factory=set)
     """Contexts that have signed already."""
     ended: dict[str, str] = field(default_factory=dict)
@@ -129,6 +129,17 @@ def _one_signature(message: Opened, around: Surroundings) -> Iterator[str]:
         yield f"the security context's signature leaves out {', '.join(missing)}"
     for name in sorted(contexts - {best.key.name}):
         yield f"security context {name} is used in it beside {best.key.name}, which signs"
+
+
+def _beside(message: Opened, around: Surroundings) -> Iterator[str]:
+    """Addressing and RM headers stand under the signature, or none does (MS-07)."""
+    primary, envelope = _primary(message), message.envelope
+    if envelope is None or around.thin or any(each.key.kind == "context" for each in primary):
+        return
+    covered = {name for signature in primary for name in signature.covered}
+    wanted = {header_name(block) for block in required_headers(envelope)}
+    if covered & wanted and wanted - covered:
+        yield f"{', '.join(sorted(wanted - covered))} stands unsigned beside headers that are signed"
 
 
 def _stranger(message: Opened, around: Surroundings) -> Iterator[str]:
@@ -264,6 +275,7 @@ RULES: Final = (
     Rule("unprotected", "an unprotected message where protection is due", _unprotected),
     Rule("cover-shrinks", "cover that shrinks in mid-conversation", _shrunk),
     Rule("one-signature", "under an SCT anything but one signature over all", _one_signature),
+    Rule("beside", "an unsigned header beside signed ones", _beside),
     Rule("stranger", "a signer whose certificate nobody knows", _stranger),
     Rule("signature-twice", "one signature on two different messages", _signed_twice),
     Rule("octets-twice", "the same octets twice outside a sequence", _again),

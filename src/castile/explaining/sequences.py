@@ -47,6 +47,8 @@ class Followed:
     """The security context that it is bound to; None: none, or not known."""
     known: bool = True
     """Whether `context` is known: else the first signer binds it."""
+    backward: bool | None = None
+    """Whether its messages are responses; None: they may come either way."""
     signers: dict[bool, str] = field(default_factory=dict)
     """Where it is bound to certificates: who signs requests (False) and responses (True)."""
     digests: dict[int, bytes] = field(default_factory=dict)
@@ -137,6 +139,7 @@ class Sequences:
         if not proven:
             self._claims(message)
             return wrong, notes
+        wrong += self._turned(message)
         if not wrong:
             self._end(message, wrong, notes)
             self._acknowledge(message, wrong)
@@ -192,11 +195,13 @@ class Sequences:
             offered = request.body.offer.identifier if request.body.offer else None
         if body.identifier not in self.followed:
             made = _followed(body.identifier, message.rm.namespace, context, offered, message.now)
-            made.known = known
             self.followed[body.identifier] = made
+            made.known = known
+            made.backward = False if _on_back_channel(request) else None
             if offered is not None:
                 twin = _followed(offered, message.rm.namespace, context, body.identifier, message.now)
                 twin.known = known
+                twin.backward = None if made.backward is None else True
                 self.followed.setdefault(offered, twin)
         if proven and message.verified is not None:
             wrong += self._prove(message, self.followed[body.identifier], message.kind, thin)
@@ -240,6 +245,19 @@ class Sequences:
                 return [f"{text}, and is used here under {signer}"]
             return [f"{text}, whose key doesn't sign all that {kind.value} must have signed"]
         return []
+
+    def _turned(self, message: Opened) -> list[str]:
+        """Numbers go one way on a back channel, acknowledgements of them the other."""
+        headers = message.reliability
+        found = self.followed.get(headers.sequence.identifier) if headers.sequence is not None else None
+        wrong = []
+        if found is not None and found.backward not in (None, message.response):
+            wrong.append(f"sequence {found.identifier} doesn't run in this direction")
+        for header in headers.acknowledgements:
+            found = self.followed.get(header.identifier)
+            if found is not None and found.backward is not None and found.backward == message.response:
+                wrong.append(f"sequence {found.identifier} is acknowledged by its own sender")
+        return wrong
 
     # ---- steps
 
@@ -342,6 +360,14 @@ def _followed(identifier: str, edition: str, context: str | None, twin: str | No
         idle_at=utc,
     )
     return Followed(sender, receiver, context)
+
+
+def _on_back_channel(request: Opened | None) -> bool:
+    """Whether CreateSequence wants its acknowledgements as responses."""
+    body = request.body if request is not None else None
+    if request is None or not isinstance(body, reliability.CreateSequence):
+        return False
+    return body.acks_to.address == request.edition.anonymous
 
 
 def _named(message: Opened) -> list[tuple[str, Kind]]:
