@@ -29,7 +29,7 @@ from castile.credentials import Certificate
 from castile.endpoint import handlers, recover
 from castile.endpoint.choosing import choose
 from castile.endpoint.deliver import Dispatcher, Handler, HandlerFunction
-from castile.endpoint.inbound import Inbound, log_refusal, opened, receive
+from castile.endpoint.inbound import Inbound, claimed_message_id, log_refusal, opened, receive
 from castile.endpoint.keyring import Users
 from castile.endpoint.outbound import Pending, Reply, fault_message, prepare
 from castile.endpoint.party import NewId, Party, reliability_log
@@ -183,17 +183,18 @@ class Service:
     async def _answer(self, payload: bytes, arrival: Arrival) -> HTTPAnswer:
         party, dispatcher = self._running()
         inbound: Inbound | None = None
+        relates_to: str | None = None
         try:
             check_charset(arrival, payload)
             envelope = opened(payload, self._settings.limits)
             parties = choose(self._parties, envelope)
             party = parties[0]
+            relates_to = claimed_message_id(envelope, party.policy.addressing)
             check_label(arrival, envelope)
             party, inbound = _read(parties, envelope)
             reply = await self._accept(party, dispatcher, inbound)
         except PeerError as error:
             log_refusal(error)
-            relates_to = inbound.addressing.message_id if inbound else None
             if isinstance(error, SecurityFailure) and error.missing_key:
                 inbound = None  # the key that was proved protects nothing any more
             key = inbound.verified.reply_key if inbound else None
@@ -254,7 +255,7 @@ class Service:
         if message.key is None and inbound is not None:
             # A fault of the bootstrap goes out unsecured, as WCF's do: its key is for one answer.
             key = inbound.verified.reply_key
-            if message.kind.bootstrap or isinstance(key, ContextKey):
+            if message.kind.bootstrap or isinstance(key, ContextKey) or _without_context(party):
                 message = replace(message, key=key)
         protected = prepare(party, message, party.now())
         content_type = f"{party.policy.soap.content_type}; charset=utf-8"
@@ -264,6 +265,12 @@ class Service:
         if not self._parties or self._dispatcher is None:
             raise UsageError("the service isn't started: run service.asgi() under an ASGI server")
         return self._parties[0], self._dispatcher
+
+
+def _without_context(party: Party) -> bool:
+    """Certificates protect the application's messages themselves."""
+    section = party.policy.application
+    return section is not None and section.protection_token == "x509"
 
 
 def _read(parties: Sequence[Party], envelope: Envelope) -> tuple[Party, Inbound]:

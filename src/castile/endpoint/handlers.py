@@ -52,6 +52,7 @@ from castile.protocol.faults import refuse_creation
 from castile.protocol.source import Source
 from castile.store import Transaction
 from castile.store.records import DestinationRecord, InboxRow, SourceRecord
+from castile.versions import Reliability
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,7 @@ def create_sequence(turn: Turn) -> Outcome:
         edition=edition.namespace,
         context=context,
         offered=offer.identifier if offer else None,
+        behavior=_behavior(body, edition),
         window_messages=limits.window_messages,
         window_bytes=limits.window_bytes,
         max_ranges=limits.acknowledgement_ranges,
@@ -161,6 +163,12 @@ def create_sequence(turn: Turn) -> Outcome:
         )
     turn.tx.save_destination(record)
     return Outcome(Reply(_created(turn, record)))
+
+
+def _behavior(body: reliability.CreateSequence, edition: Reliability) -> str:
+    """What happens to an incomplete sequence here: as WCF does it, to whoever does it too (RM-21)."""
+    asked = body.offer.incomplete if body.offer is not None and edition.can_close else None
+    return asked if asked == "DiscardFollowingFirstGap" else "NoDiscard"
 
 
 def _known(turn: Turn, body: reliability.CreateSequence) -> DestinationRecord | None:
@@ -397,10 +405,9 @@ def ack_requested(turn: Turn) -> Outcome:
     records = [turn.destination(header.identifier, Kind.ACK_REQUESTED) for header in requested]
     for record in records:
         destination.step(record.state, destination.AckRequested(), turn.now)
-    message = turn.response(
-        Kind.ACKNOWLEDGEMENT, b"", tuple(acknowledgement_of(record, turn.edition) for record in records)
-    )
-    return Outcome(Reply(message))
+    headers = tuple(acknowledgement_of(record, turn.edition) for record in records)
+    message = turn.response(Kind.ACKNOWLEDGEMENT, b"", headers)
+    return Outcome(Reply(replace(message, relates_to=None)))  # it answers no message: so WCF
 
 
 def close_sequence(turn: Turn) -> Outcome:

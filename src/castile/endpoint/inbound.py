@@ -35,6 +35,7 @@ from castile.security.pipeline import Expectation, Verified, accept_plain, unpro
 from castile.versions import WSA, WSRM, XENC, Addressing
 
 T = TypeVar("T")
+_CLAIMED_CHARACTERS = 1_024
 _RM_HEADERS: Final = frozenset(
     {"Sequence", "SequenceAcknowledgement", "AckRequested", "UsesSequenceSTR", "SequenceFault"}
 )
@@ -235,6 +236,13 @@ def _claimed_action(envelope: soap.Envelope, edition: Addressing) -> str:
             ),
         )
     return xml.text_of(actions[0]).strip()
+
+
+def claimed_message_id(envelope: soap.Envelope, edition: Addressing) -> str | None:
+    """The MessageID that a message gives itself: for the fault that answers it, as proof of nothing."""
+    found = [block for block in envelope.headers if block.tag == f"{{{edition.namespace}}}MessageID"]
+    text = (found[0].text or "").strip() if len(found) == 1 and not len(found[0]) else ""
+    return text if text and len(text) <= _CLAIMED_CHARACTERS and not any(map(str.isspace, text)) else None
 
 
 def refuse_not_understood(envelope: soap.Envelope, policy: EndpointPolicy) -> None:
