@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA1
 
@@ -307,11 +308,13 @@ class Tokens:
         return self._public(certificate, None)
 
     def _public(self, certificate: x509.Certificate, token: str | None) -> Key:
-        public = certificate.public_key()
+        try:
+            public, name = certificate.public_key(), certificate.subject.rfc4514_string()
+        except (ValueError, UnsupportedAlgorithm):
+            raise SecurityFailure("a certificate that can't be read", part="ds:KeyInfo") from None
         if not isinstance(public, RSAPublicKey) or not 2048 <= public.key_size <= 8192:
             raise SecurityFailure("a certificate without RSA key of 2048 to 8192 bits", part="ds:KeyInfo")
         identity = KeyIdentity("certificate", certificate.fingerprint(SHA1()).hex())  # noqa: S303 - a name
-        name = certificate.subject.rfc4514_string()
         return self._found(Key(identity, certificate, public=public), token, f"certificate of {name}")
 
     def _sealed(self, reference: SecurityTokenReference) -> Key:
