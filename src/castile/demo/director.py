@@ -152,12 +152,12 @@ class Director:
             case "proxy", _ if event.get("number"):
                 if kind == "request":
                     self._seen.add((event["sequence"], event["number"]))
-                if self._killed < len(self._schedule) and kind == self._schedule[self._killed].moment:
-                    self._moment.set()
             case "client", "closed":
                 process.ending = True
                 return True
         process.ready = process.ready or kind == "ready"
+        if self._killed < len(self._schedule) and kind == self._schedule[self._killed].moment:
+            self._moment.set()
         return False
 
     # kills

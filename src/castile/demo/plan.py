@@ -11,7 +11,7 @@ from castile.config import Settings, Timers
 from castile.policy import EndpointPolicy
 
 Victim = Literal["client", "service"]
-Moment = Literal["request", "response"]
+Moment = Literal["request", "response", "handled"]
 
 PASSWORD_VARIABLE: Final = "CASTILE_DEMO_PASSWORD"
 USER: Final = "ada"
@@ -43,7 +43,8 @@ class Kill:
     message: int
     """Not before this many messages were seen on the network."""
     moment: Moment
-    """The next request or response of an application message after that starts the clock."""
+    """What starts the clock after that: an application message on its way, its answer on its way
+    back, or a handler that has had its effect and goes on working."""
     delay: float
     """Seconds from there."""
 
@@ -68,7 +69,8 @@ class Plan:
     latency: float = 0.0
     """Seconds that the network takes each way."""
     work: float = 0.01
-    """Seconds that an ordinary handler still works after its effect."""
+    """Seconds that a handler still works after its effect; a transactional one not so long, for it
+    holds the store."""
     marker: str = "for the addressee only"
     """A text in each message; it must not be found in any store or log."""
 
@@ -92,15 +94,18 @@ class Plan:
         if not victims:
             return ()
         chance = random.Random(f"kills {self.seed}")  # noqa: S311 - a scenario, not a secret
-        return tuple(
-            Kill(
-                victim=victims[turn % len(victims)],
-                message=max(1, int(self.messages * (turn + chance.uniform(0.2, 0.8)) / count)),
-                moment="request" if chance.random() < 0.7 else "response",
-                delay=chance.uniform(0.0, 0.04),
+        kills = []
+        for turn in range(count):
+            moment: Moment = chance.choice(("request", "response", "handled", "handled"))
+            kills.append(
+                Kill(
+                    victim=victims[turn % len(victims)],
+                    message=max(1, int(self.messages * (turn + chance.uniform(0.2, 0.8)) / count)),
+                    moment=moment,
+                    delay=chance.uniform(0.0, self.work if moment == "handled" else 0.03),
+                )
             )
-            for turn in range(count)
-        )
+        return tuple(kills)
 
     def action(self, message: int) -> str:
         """Half of the messages go to each handler."""

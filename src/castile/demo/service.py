@@ -45,6 +45,7 @@ def make_service(child: Child) -> Service:
             raise UsageError("a transactional handler without a transaction")
         effects.write(ctx.transaction, message, ctx)
         child.tell("handled", message=message, handler="Book", redelivered=ctx.redelivered)
+        time.sleep(plan.work / 3)  # whoever is killed here has had no effect: it isn't committed
         return _answer("Booked", message)
 
     @service.raw(ORDINARY)
