@@ -146,7 +146,8 @@ def test_one_victim(tmp_path: Path, victim: str) -> None:
     assert f"☠ {other}" not in text
 
 
-def test_interrupted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted(tmp_path: Path, how: signal.Signals) -> None:
     """Ctrl-C ends every process and leaves nothing."""
     chosen = environment(tmp_path / "temporary")
     process = subprocess.Popen(
@@ -164,7 +165,7 @@ def test_interrupted(tmp_path: Path) -> None:
             break
     children = _children(process.pid)
     assert len(children) == 3
-    process.send_signal(signal.SIGINT)
+    process.send_signal(how)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 130
     assert errors == "castile demo: interrupted\n"

@@ -211,10 +211,12 @@ def demo(
         log = f"{keep}/demo.log" if keep else "kept with --keep DIR"
         click.echo(f"castile demo: {stuck} (seed {plan.seed}; its log: {log})", err=True)
         sys.exit(3)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         click.echo("castile demo: interrupted", err=True)
         sys.exit(130)
     _explain(outcome, console)
+    if keep is not None:
+        console.print(f"    castile explain {keep}/wire --keys {keep}/wire/keys.json", soft_wrap=True)
     if as_json:
         click.echo(outcome.to_json())
     sys.exit(0 if outcome.verdict.ok else 1)

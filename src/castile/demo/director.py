@@ -93,8 +93,14 @@ class Director:
     _last: str = "nothing"
 
     async def run(self) -> None:
-        """From the start of the first process to the end of the last one. Raises `Stuck`."""
+        """From the start of the first process to the end of the last one. Raises `Stuck`.
+
+        Ctrl-C and SIGTERM cancel it; the processes end then too.
+        """
         self._schedule = self.plan.schedule()
+        task = asyncio.current_task()
+        if task is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         try:
             async with asyncio.timeout(self.plan.seconds):
                 await self._play()
