@@ -13,8 +13,10 @@ from castile.explaining.keys import Keys, thumbprint
 from castile.explaining.opened import Opened
 from castile.explaining.report import Explanation, MessageReport
 from castile.explaining.sequences import SequenceState
+from castile.messages.security import ID
 from castile.policy import suites
 from castile.protocol.ranges import Range
+from castile.security.coverage import header_name
 from castile.security.keys import DEFAULT_LABEL
 from castile.security.trace import (
     Decrypted,
@@ -26,6 +28,8 @@ from castile.security.trace import (
     TokenSeen,
     UsernameChecked,
 )
+from castile.versions import DS
+from castile.xml import Element
 
 _ALGORITHMS: Final = {
     suites.HMAC_SHA1: "HMAC-SHA1",
@@ -155,8 +159,9 @@ def _details(message: Opened, keys: Keys) -> Iterator[tuple[str, str]]:
         yield "action", message.action
     yield from _addresses(message)
     for stamp in _of(message, TimestampSeen):
-        yield "time", iso(stamp.created) + (f" to {iso(stamp.expires)}" if stamp.expires is not None else "")
-    tokens = [f"{each.part} {each.text}".strip() for each in _of(message, TokenSeen) if each.part in _TOKENS]
+        yield "time", _moment(stamp.created) + (f" to {_moment(stamp.expires)}" if stamp.expires else "")
+    tokens = [f"{each.part} {algorithm(each.text)}".strip() for each in _of(message, TokenSeen)]
+    tokens = [text for text in tokens if text.partition(" ")[0] in _TOKENS]
     if tokens:
         yield "tokens", ", ".join(dict.fromkeys(tokens))
     for key in dict.fromkeys(each.key for each in _of(message, KeyDerived)):
@@ -186,6 +191,13 @@ _TOKENS: Final = frozenset(
         "wsse11:SignatureConfirmation",
     }
 )
+
+
+def _moment(utc: float) -> str:
+    try:
+        return iso(utc)
+    except (ValueError, OverflowError):  # an offset has carried it out of the calendar
+        return "a time outside the calendar"
 
 
 def _of(message: Opened, kind: type[Seen]) -> Iterator[Seen]:
@@ -225,7 +237,8 @@ def _signatures(message: Opened, keys: Keys) -> Iterator[tuple[str, str]]:
         held = ", ".join(reference.part for reference in own if reference.ok)
         method = algorithm(each.method)
         if each.missing_key or each.key is None:
-            yield "signature", f"{method}, can't be checked"
+            said = ", ".join(_claimed(message, each.signature))
+            yield "signature", f"{method}, can't be checked" + (f"; it claims {said}" if said else "")
             continue
         by = nickname(each.key, keys)
         if each.certificate is not None:
@@ -236,6 +249,23 @@ def _signatures(message: Opened, keys: Keys) -> Iterator[tuple[str, str]]:
         wrong = [reference.part for reference in own if not reference.ok]
         if wrong:
             yield "not held", ", ".join(wrong)
+
+
+def _claimed(message: Opened, index: int) -> Iterator[str]:
+    """The parts that a signature in clear refers to, whatever that is worth without its key."""
+    envelope = message.envelope
+    if envelope is None or envelope.security is None:
+        return
+    signatures = [each for each in envelope.security if each.tag == f"{{{DS}}}Signature"]
+    parts = [*envelope.headers, envelope.body, *envelope.security]
+    names = {f"#{each.get(ID) or each.get('Id')}": header_name(each) for each in parts if _is_element(each)}
+    for reference in signatures[index].iter(f"{{{DS}}}Reference") if index < len(signatures) else ():
+        uri = reference.get("URI", "")
+        yield names.get(uri, uri)
+
+
+def _is_element(element: Element) -> bool:
+    return isinstance(element.tag, str)
 
 
 def _ciphertexts(message: Opened) -> Iterator[tuple[str, str]]:
