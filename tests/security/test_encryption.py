@@ -38,7 +38,7 @@ def test_key_transports_other_than_oaep(uri: str) -> None:
     def change(root: etree._Element) -> None:
         first(root, f".//{{{XENC}}}EncryptedKey/{{{XENC}}}EncryptionMethod").set("Algorithm", uri)
 
-    assert "RSA-OAEP" in str(refusal(changed(SIDE.protected(BOOT).payload, change), BOOT))
+    assert "key transport" in str(refusal(changed(SIDE.protected(BOOT).payload, change), BOOT))
 
 
 @pytest.mark.row("MS-36")

@@ -167,7 +167,6 @@ def wss4j(path: Path) -> tuple[Verified | None, PeerError | None]:
 REFUSED = {
     "usernametoken-derivedkey": "Salt",
     "rsa15-3des": "tripledes-cbc",
-    "rsa15-aes128": "RSA-OAEP",
     "strtransform": "STR-Transform",
 }
 """What of WSS4J isn't taken, and the word that says why."""

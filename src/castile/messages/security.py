@@ -59,6 +59,7 @@ _CIPHER_REFERENCE: Final = f"{{{XENC}}}CipherReference"
 _CIPHER_VALUE: Final = f"{{{XENC}}}CipherValue"
 _DIGEST_METHOD: Final = f"{{{DS}}}DigestMethod"
 _MGF: Final = f"{{{XENC11}}}MGF"
+_OAEP_PARAMETERS: Final = f"{{{XENC}}}OAEPparams"
 _REFERENCE_LIST: Final = f"{{{XENC}}}ReferenceList"
 _CARRIED_KEY_NAME: Final = f"{{{XENC}}}CarriedKeyName"
 
@@ -515,17 +516,21 @@ class EncryptedKey:
     """MGF of xmlenc11's RSA-OAEP; None: MGF1 with SHA-1."""
     references: tuple[str, ...] = ()
     """Ids that this key encrypts, where the list stands inside the key."""
+    label: bytes = b""
+    """OAEPparams of RSA-OAEP."""
 
     @classmethod
     def parse(cls, element: Element) -> Self:
         """Raises `Unsupported` for parameters that aren't spoken."""
         method, key, cipher, rest = _encrypted(element)
-        digest = mgf = None
+        digest = mgf = label = None
         for child in method:
             if child.tag == _DIGEST_METHOD and digest is None:
                 digest = required(child, "Algorithm")
             elif child.tag == _MGF and mgf is None:
                 mgf = required(child, "Algorithm")
+            elif child.tag == _OAEP_PARAMETERS and label is None:
+                label = base64_of(child)
             else:
                 raise unsupported(f"a parameter of the key transport isn't taken: {local_name(child)}")
         references: tuple[str, ...] = ()
@@ -534,7 +539,8 @@ class EncryptedKey:
                 references = ReferenceList.parse(child).ids
             elif child.tag != _CARRIED_KEY_NAME:
                 raise unsupported(f"xenc:EncryptedKey holds {local_name(child)}")
-        return cls(element.get("Id"), required(method, "Algorithm"), key, cipher, digest, mgf, references)
+        algorithm = required(method, "Algorithm")
+        return cls(element.get("Id"), algorithm, key, cipher, digest, mgf, references, label or b"")
 
     def render(self) -> bytes:
         """Canonical bytes."""
@@ -544,6 +550,8 @@ class EncryptedKey:
             text += f'<ds:DigestMethod xmlns:ds="{DS}" Algorithm="{self.digest}"></ds:DigestMethod>'
         if self.mgf is not None:
             text += f'<f:MGF xmlns:f="{XENC11}" Algorithm="{self.mgf}"></f:MGF>'
+        if self.label:
+            text += f"<e:OAEPparams>{pybase64.b64encode(self.label).decode()}</e:OAEPparams>"
         text += "</e:EncryptionMethod>"
         if self.key is not None and self.key.reference is not None:
             reference = self.key.reference.render().decode()

@@ -134,12 +134,23 @@ class Signature:
         )
 
 
-def signed_info_content(method: str, digest: str, references: list[tuple[str, bytes]]) -> bytes:
-    """The canonical children of ``ds:SignedInfo`` for references of (id, base64 of the digest)."""
+def signed_info_content(
+    method: str,
+    digest: str,
+    references: list[tuple[str, bytes]],
+    token: tuple[str, bytes] | None = None,
+) -> bytes:
+    """The canonical children of ``ds:SignedInfo`` for references of (id, base64 of the digest).
+
+    `token`: id of a wsse:SecurityTokenReference, and the digest of the token that it leads to.
+    """
     head, middle = _signed_info_frame(method, digest)
     parts = [head]
     for name, value in references:
         parts += (b'<ds:Reference URI="#', name.encode(), middle, value, _REFERENCE_END)
+    if token is not None:
+        name, value = token
+        parts += (b'<ds:Reference URI="#', name.encode(), _token_frame(digest), value, _REFERENCE_END)
     return b"".join(parts)
 
 
@@ -155,6 +166,17 @@ def _signed_info_frame(method: str, digest: str) -> tuple[bytes, bytes]:
         f'<ds:DigestMethod Algorithm="{digest}"></ds:DigestMethod><ds:DigestValue>'
     )
     return head.encode(), middle.encode()
+
+
+@lru_cache(maxsize=8)
+def _token_frame(digest: str) -> bytes:
+    """What stands between the id of a token reference and the digest of its token."""
+    return (
+        f'"><ds:Transforms><ds:Transform Algorithm="{STR_TRANSFORM}">'
+        f'<o:TransformationParameters xmlns:o="{WSSE}"><ds:CanonicalizationMethod Algorithm="{EXC_C14N}">'
+        "</ds:CanonicalizationMethod></o:TransformationParameters></ds:Transform></ds:Transforms>"
+        f'<ds:DigestMethod Algorithm="{digest}"></ds:DigestMethod><ds:DigestValue>'
+    ).encode()
 
 
 _REFERENCE_END: Final = b"</ds:DigestValue></ds:Reference>"

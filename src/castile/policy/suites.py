@@ -44,27 +44,27 @@ class AlgorithmSuite:
     """KeySize asked for an SCT (features SC-06)."""
 
 
-def _suite(name: str, key_bytes: int, encryption: str, signing_bytes: int, sha256: bool) -> AlgorithmSuite:
+def _suite(name: str, key_bytes: int) -> AlgorithmSuite:
+    """A suite by its name: ``Basic128`` or ``Basic256``, then ``Sha256``, then ``Rsa15``."""
+    sha256 = "Sha256" in name
     return AlgorithmSuite(
         name=name,
         digest=SHA256 if sha256 else SHA1,
         signatures=frozenset({HMAC_SHA1, RSA_SHA1} | ({HMAC_SHA256, RSA_SHA256} if sha256 else set())),
         hmac=HMAC_SHA256 if sha256 else HMAC_SHA1,
         rsa=RSA_SHA256 if sha256 else RSA_SHA1,
-        encryption=encryption,
-        key_transport=RSA_OAEP,
-        signature_key_bytes=signing_bytes,
+        encryption=AES128_CBC if key_bytes == 16 else AES256_CBC,
+        key_transport=RSA_1_5 if name.endswith("Rsa15") else RSA_OAEP,
+        signature_key_bytes=min(key_bytes, 24),
         encryption_key_bytes=key_bytes,
         minimum_bits=key_bytes * 8,
     )
 
 
 SUITES: Final = {
-    row.name: row
-    for row in (
-        _suite("Basic256", 32, AES256_CBC, 24, sha256=False),
-        _suite("Basic256Sha256", 32, AES256_CBC, 24, sha256=True),
-        _suite("Basic128", 16, AES128_CBC, 16, sha256=False),
-        _suite("Basic128Sha256", 16, AES128_CBC, 16, sha256=True),
-    )
+    name: _suite(name, key_bytes)
+    for base, key_bytes in (("Basic256", 32), ("Basic128", 16))
+    for name in (base, f"{base}Sha256", f"{base}Rsa15", f"{base}Sha256Rsa15")
 }
+"""By name. Those with ``Rsa15`` transport keys by PKCS#1 1.5, which is read under the legacy switch
+only."""

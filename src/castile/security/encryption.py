@@ -6,31 +6,41 @@ digest or the parser that refuses them (Jager and Somorovsky 2011; features MS-3
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric.padding import MGF1, OAEP
+from cryptography.hazmat.primitives.asymmetric.padding import MGF1, OAEP, PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CBC
-from cryptography.hazmat.primitives.hashes import SHA1, SHA256, HashAlgorithm
+from cryptography.hazmat.primitives.hashes import SHA1, SHA256, SHA512, HashAlgorithm
 
 from castile.errors import SecurityFailure
 from castile.messages.security import EncryptedKey
 from castile.policy import suites
-from castile.versions import XENC11
+from castile.policy.suites import AlgorithmSuite
+from castile.versions import XENC, XENC11
 
 AES128_GCM: Final = f"{XENC11}aes128-gcm"
 AES256_GCM: Final = f"{XENC11}aes256-gcm"
-_MGF1_SHA1: Final = f"{XENC11}mgf1sha1"
+RSA_OAEP_1_1: Final = f"{XENC11}rsa-oaep"
 _DIGESTS: Final[dict[str | None, type[HashAlgorithm]]] = {
     None: SHA1,
     suites.SHA1: SHA1,
     suites.SHA256: SHA256,
+    f"{XENC}sha512": SHA512,
+}
+_MASKS_1_0: Final[dict[str | None, type[HashAlgorithm]]] = {None: SHA1, f"{XENC11}mgf1sha1": SHA1}
+_MASKS: Final[dict[str | None, type[HashAlgorithm]]] = {
+    **_MASKS_1_0,
+    f"{XENC11}mgf1sha256": SHA256,
+    f"{XENC11}mgf1sha512": SHA512,
 }
 
 
@@ -99,16 +109,16 @@ def decrypt(key: bytes, algorithm: str, octets: bytes, part: str) -> bytes:
     return plaintext
 
 
-def _oaep(algorithm: str, digest: str | None, mgf: str | None) -> OAEP:
-    if algorithm != suites.RSA_OAEP or digest not in _DIGESTS or mgf not in (None, _MGF1_SHA1):
-        raise SecurityFailure("a key transport other than RSA-OAEP", part="xenc:EncryptedKey")
+def _oaep(key: EncryptedKey) -> OAEP:
     # rsa-oaep-mgf1p pins the mask to SHA-1, whatever the digest is (XML Encryption 1.1, 5.5.2).
-    return OAEP(MGF1(SHA1()), _DIGESTS[digest](), None)  # noqa: S303
+    masks = _MASKS if key.algorithm == RSA_OAEP_1_1 else _MASKS_1_0
+    if key.digest not in _DIGESTS or key.mgf not in masks:
+        raise SecurityFailure("a key transport with parameters that aren't taken", part="xenc:EncryptedKey")
+    return OAEP(MGF1(masks[key.mgf]()), _DIGESTS[key.digest](), key.label or None)
 
 
-def open_key(private: RSAPrivateKey, key: EncryptedKey) -> bytes:
-    """The octets of an EncryptedKey (RSA-OAEP only); one failure for every cause."""
-    padding = _oaep(key.algorithm, key.digest, key.mgf)
+def _open_oaep(private: RSAPrivateKey, key: EncryptedKey, length: int | None) -> bytes:  # noqa: ARG001
+    padding = _oaep(key)
     try:
         octets = private.decrypt(key.cipher, padding)
     except ValueError:
@@ -118,6 +128,43 @@ def open_key(private: RSAPrivateKey, key: EncryptedKey) -> bytes:
     return octets
 
 
-def seal_key(public: RSAPublicKey, octets: bytes) -> bytes:
-    """The ciphertext of an EncryptedKey: RSA-OAEP with SHA-1, as every suite wants it."""
-    return public.encrypt(octets, _oaep(suites.RSA_OAEP, suites.SHA1, None))
+def _open_1_5(private: RSAPrivateKey, key: EncryptedKey, length: int | None) -> bytes:
+    """The octets, or a key that nobody can guess: a wrong padding never shows (Bleichenbacher 1998)."""
+    secret = private.private_numbers().d.to_bytes(private.key_size // 8, "big")
+    octets = hmac.digest(hashlib.sha256(secret).digest(), key.cipher, "sha256")[: length or 32]
+    try:
+        found = private.decrypt(key.cipher, PKCS1v15())
+    except ValueError:
+        found = b""
+    return found if len(found) in ({length} if length else {16, 24, 32}) else octets
+
+
+TRANSPORTS: Final[dict[str, Callable[[RSAPrivateKey, EncryptedKey, int | None], bytes]]] = {
+    suites.RSA_OAEP: _open_oaep,
+    RSA_OAEP_1_1: _open_oaep,
+    suites.RSA_1_5: _open_1_5,
+}
+"""How an EncryptedKey is opened, by algorithm URI; what a message may use is its suite's choice."""
+
+
+def open_key(
+    private: RSAPrivateKey, key: EncryptedKey, suite: AlgorithmSuite | None, *, legacy: bool
+) -> bytes:
+    """The octets of an EncryptedKey; one failure for every cause.
+
+    `suite` None: any transport. `legacy`: RSA 1.5 is opened where the suite asks for it.
+    """
+    if key.algorithm not in (TRANSPORTS.keys() if suite is None else (suite.key_transport,)):
+        text = f"the key transport {key.algorithm} isn't allowed here"
+        raise SecurityFailure(text, part="xenc:EncryptedKey")
+    if key.algorithm == suites.RSA_1_5 and suite is not None and not legacy:
+        text = "RSA 1.5 is read only with Settings(legacy=True)"
+        raise SecurityFailure(text, part="xenc:EncryptedKey")
+    return TRANSPORTS[key.algorithm](private, key, suite.encryption_key_bytes if suite else None)
+
+
+def seal_key(public: RSAPublicKey, octets: bytes, transport: str) -> bytes:
+    """The ciphertext of an EncryptedKey: RSA-OAEP with SHA-1, or RSA 1.5, as the suite wants it."""
+    if transport == suites.RSA_1_5:
+        return public.encrypt(octets, PKCS1v15())
+    return public.encrypt(octets, OAEP(MGF1(SHA1()), SHA1(), None))  # noqa: S303

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from base64 import b64encode
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, Protocol, runtime_checkable
 
 from cryptography import x509
@@ -124,6 +125,10 @@ def p_sha1(secret: bytes, seed: bytes, length: int, offset: int = 0) -> bytes:
         step.update(block + seed)
         output += step.finalize()
     return output[offset:end]
+
+
+derived_again: Final = lru_cache(maxsize=512)(p_sha1)
+"""`p_sha1` for received tokens, which some peers repeat all session long (features SC-15)."""
 
 
 def derive(secret: bytes, token: DerivedKeyToken, inherited: DerivedKeyToken | None = None) -> bytes:

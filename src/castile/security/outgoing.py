@@ -185,8 +185,8 @@ def _new_key(
         id=name,
         algorithm=suite.key_transport,
         key=KeyInfo(SecurityTokenReference(key_identifier=thumbprint, value_type=THUMBPRINT_SHA1)),
-        cipher=seal_key(public, octets),
-        digest=suites.SHA1,
+        cipher=seal_key(public, octets, suite.key_transport),
+        digest=suites.SHA1 if suite.key_transport == suites.RSA_OAEP else None,
     )
     sha1 = pybase64.b64encode(hashlib.sha1(key.cipher).digest()).decode()  # noqa: S324 - a name
     return _Source(octets, key.render(), key.as_reference(), SealedKey(octets, sha1))

@@ -24,12 +24,13 @@ from castile.messages.security import (
 from castile.messages.soap import Envelope
 from castile.policy import ProtectionPolicy
 from castile.security.coverage import check_headers, doubled_headers, header_name
+from castile.security.expectation import Expectation
 from castile.security.keys import ContextKey, KeySource, PasswordSource, SealedKey, password_digest
 from castile.security.outgoing import Protected, Protection, protect
 from castile.security.reading import Reading, Signed
 from castile.security.tokens import Entry, Tokens, bad_context
 from castile.security.trace import KeyIdentity, Problem, Trace, UsernameChecked
-from castile.versions import PASSWORD_DIGEST, PASSWORD_TEXT, WSSE, Conversation, SOAPVersion
+from castile.versions import PASSWORD_DIGEST, PASSWORD_TEXT, WSSE, SOAPVersion
 from castile.xml import Element, canonical
 
 __all__ = [
@@ -46,19 +47,6 @@ __all__ = [
 
 _TOKEN_KINDS: Final = {"context": "context", "x509": "encrypted-key"}
 """ProtectionPolicy.protection_token to the kind of key that signs."""
-
-
-@dataclass(frozen=True, slots=True)
-class Expectation:
-    """What an incoming message must satisfy."""
-
-    policy: ProtectionPolicy | None
-    """None: whatever is there, in any known suite, with no required part (for `explain`)."""
-    edition: Conversation | None
-    """None: both."""
-    request: bool
-    encrypted_body: bool | None = None
-    """True: the Body must be encrypted; False and None: either (features CO-09)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +182,7 @@ def _reading(
         if policy is not None and policy.protection_token == "context" and expectation.edition is not None:
             raise bad_context(expectation.edition, "the message has no Security header", missing=False)
         raise SecurityFailure("the message has no Security header", part="wsse:Security")
-    strict = policy is not None and policy.layout == "Strict"
-    tokens = Tokens(keys, expectation.edition, strict, trace)
+    tokens = Tokens(keys, expectation, trace)
     suite = None if policy is None else policy.suite
     return Reading(envelope, envelope.security, tokens, suite, limits, trace)
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256, HashAlgorithm
 from cryptography.hazmat.primitives.hmac import HMAC
 
@@ -51,6 +51,13 @@ METHODS: Final = {
 """By algorithm URI; what a message may use is its suite's choice (features MS-34)."""
 
 
+def sign(method: str, key: bytes | RSAPrivateKey, octets: bytes) -> bytes:
+    """A signature's value over canonical octets: an HMAC, or an RSA signature."""
+    if isinstance(key, bytes):
+        return mac(method, key, octets)
+    return key.sign(octets, PKCS1v15(), METHODS[method].hash())
+
+
 def mac(method: str, key: bytes, octets: bytes) -> bytes:
     """The HMAC of a symmetric method over canonical octets."""
     keyed = HMAC(key, METHODS[method].hash())
@@ -73,7 +80,9 @@ def check_algorithms(signature: Signature, suite: AlgorithmSuite | None) -> None
             raise _refused(f"the digest method {reference.digest_method}")
         if len(reference.transforms) != 1:
             raise _refused("a reference with other transforms than one exclusive C14N")
-        _check_canonicalization(reference.transforms[0])
+        transform = reference.transforms[0]
+        # The token of a reference is digested in the form that stands inside (WSS 1.1.1, 8.3).
+        _check_canonicalization(transform.inner if transform.inner is not None else transform)
 
 
 def _check_canonicalization(transform: Transform) -> None:

@@ -16,7 +16,6 @@ from typing import Final
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.hashes import SHA1
 
 from castile.errors import SecurityFailure, SOAPFault
 from castile.messages.conversation import DerivedKeyToken, SecurityContextToken, edition_of
@@ -32,14 +31,16 @@ from castile.messages.security import (
     UsernameToken,
 )
 from castile.messages.signature import Signature
+from castile.security.certificates import certificates_of, identity_of, subject_of, thumbprint
 from castile.security.encryption import open_key
+from castile.security.expectation import Expectation
 from castile.security.keys import (
     ContextKey,
     KeySource,
     NamedKey,
     NamedKeySource,
     SealedKey,
-    p_sha1,
+    derived_again,
     parameters,
 )
 from castile.security.trace import KeyDerived, KeyIdentity, Trace
@@ -49,6 +50,7 @@ from castile.versions import (
     THUMBPRINT_SHA1,
     WSSC,
     WSSE,
+    X509_PKIPATH,
     X509_SKI,
     X509_V3,
     Conversation,
@@ -81,6 +83,10 @@ class Key:
     octets: bytes = field(default=b"", repr=False)
     public: RSAPublicKey | None = field(default=None, repr=False)
     derived: bool = False
+    token: Entry | None = field(default=None, repr=False)
+    """What of this header it came from, before any derivation; None: it was at hand."""
+    path: tuple[x509.Certificate, ...] = field(default=(), repr=False)
+    """Certificates that came with a certificate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,8 @@ class Entry:
     token: Token
     encrypted: Key | None = None
     """The key that it was encrypted under."""
+    cipher: Element | None = None
+    """The EncryptedData that stood in its place."""
 
 
 def unavailable(text: str, part: str) -> SecurityFailure:
@@ -116,19 +124,10 @@ def bad_context(edition: Conversation, text: str, *, missing: bool = True) -> Se
 class Tokens:
     """The tokens of one header by id, and the keys resolved so far."""
 
-    __slots__ = ("_resolved", "contexts", "edition", "entries", "source", "strict", "trace")
+    __slots__ = ("_resolved", "contexts", "entries", "expectation", "source", "trace")
 
-    def __init__(
-        self, source: KeySource, edition: Conversation | None, strict: bool, trace: Trace | None = None
-    ) -> None:
-        """`edition` None: both are taken; `strict`: a token must stand before its use.
-
-        (WS-SecurityPolicy 1.2, 6.7.)
-        """
-        self.source = source
-        self.edition = edition
-        self.strict = strict
-        self.trace = trace
+    def __init__(self, source: KeySource, expectation: Expectation, trace: Trace | None = None) -> None:
+        self.source, self.expectation, self.trace = source, expectation, trace
         self.entries: dict[str, Entry] = {}
         self.contexts: list[Entry] = []
         self._resolved: dict[int, Key] = {}
@@ -142,14 +141,15 @@ class Tokens:
         self._check_edition(edition_of(entry.element), entry.part)
 
     def _check_edition(self, edition: Conversation | None, part: str) -> None:
-        if edition is None or self.edition is None or edition is self.edition:
+        expected = self.expectation.edition
+        if edition is None or expected is None or edition is expected:
             return
         fault = SOAPFault(
             "Sender",
             "The requested context token is not supported.",
-            (self.edition.namespace, "UnsupportedContextToken"),
+            (expected.namespace, "UnsupportedContextToken"),
         )
-        text = f"{part} is of another edition than {self.edition.name}"
+        text = f"{part} is of another edition than {expected.name}"
         raise SecurityFailure(text, part=part, fault=fault)
 
     def key(self, info: KeyInfo, place: int) -> Key:
@@ -181,9 +181,11 @@ class Tokens:
         row = _LOCAL.get(type(entry.token)) if entry is not None else None
         if entry is None or row is None:
             raise SecurityFailure("a reference leads to no token of this header", part="ds:KeyInfo")
-        if self.strict and entry.place >= place:
+        if self.expectation.strict and entry.place >= place:
             raise SecurityFailure(f"{entry.part} stands behind its use", part=entry.part)
         types, resolve = row
+        if isinstance(entry.token, BinarySecurityToken):
+            types = types & {entry.token.value_type}
         if reference.value_type is not None and reference.value_type not in types:
             raise SecurityFailure(f"a reference to {entry.part} has another ValueType", part=entry.part)
         known = self._resolved.get(entry.place)
@@ -196,7 +198,7 @@ class Tokens:
             raise SecurityFailure("a reference leaves the message", part="ds:KeyInfo")
         named_edition = _SCT_TYPES.get(value_type or "")
         self._check_edition(named_edition, "wsc:SecurityContextToken")
-        edition = self.edition or named_edition or next(iter(WSSC.values()))
+        edition = self.expectation.edition or named_edition or next(iter(WSSC.values()))
         found = self.source.context(identifier, instance)
         if found is None:
             named = f"{identifier}" + (f" (instance {instance})" if instance is not None else "")
@@ -208,7 +210,7 @@ class Tokens:
         edition = edition_of(entry.element)
         if not isinstance(token, SecurityContextToken) or edition is None:
             raise SecurityFailure("no SecurityContextToken", part=entry.part)
-        return self._context(token.identifier, token.instance, edition.token_type)
+        return replace(self._context(token.identifier, token.instance, edition.token_type), token=entry)
 
     def _encrypted_key(self, entry: Entry, depth: int) -> Key:  # noqa: ARG002
         token = entry.token
@@ -218,10 +220,12 @@ class Tokens:
         if private is None:
             raise unavailable("the private key that opens the EncryptedKey isn't at hand", entry.part)
         sha1 = b64encode(hashlib.sha1(token.cipher).digest()).decode()  # noqa: S324 - a name, WSS 1.1.1, 7.7
-        sealed = SealedKey(open_key(private, token), sha1)
+        policy = self.expectation.policy
+        suite = policy.suite if policy is not None else None
+        sealed = SealedKey(open_key(private, token, suite, legacy=self.expectation.legacy), sha1)
         if self.trace is not None:
             self.trace.sealed.append(sealed)
-        key = Key(sealed.identity, sealed, sealed.octets)
+        key = Key(sealed.identity, sealed, sealed.octets, token=entry)
         return self._found(key, token.id, f"EncryptedKey {token.id}: {len(sealed.octets)} bytes")
 
     def _named_certificate(self, reference: SecurityTokenReference, place: int) -> SecurityTokenReference:
@@ -234,8 +238,8 @@ class Tokens:
         certificate = self._local(reference, place, 0).source
         if not isinstance(certificate, x509.Certificate):
             raise SecurityFailure("an EncryptedKey without certificate", part="xenc:EncryptedKey")
-        thumbprint = b64encode(certificate.fingerprint(SHA1())).decode()  # noqa: S303 - a name
-        return SecurityTokenReference(key_identifier=thumbprint, value_type=THUMBPRINT_SHA1)
+        name = b64encode(thumbprint(certificate)).decode()
+        return SecurityTokenReference(key_identifier=name, value_type=THUMBPRINT_SHA1)
 
     def _derived_key(self, entry: Entry, depth: int) -> Key:
         token = entry.token
@@ -280,7 +284,7 @@ class Tokens:
             raise SecurityFailure("a key derived from a certificate", part="wsc:DerivedKeyToken")
         length, offset, label, nonce = parameters(token, inherited)
         derived = replace(
-            key, octets=p_sha1(key.octets, label.encode() + nonce, length, offset), derived=True
+            key, octets=derived_again(key.octets, label.encode() + nonce, length, offset), derived=True
         )
         if self.trace is not None:
             from_ = f" from {offset}" if offset else ""
@@ -293,13 +297,10 @@ class Tokens:
 
     def _binary_token(self, entry: Entry, depth: int) -> Key:  # noqa: ARG002
         token = entry.token
-        if not isinstance(token, BinarySecurityToken) or token.value_type != X509_V3:
-            raise SecurityFailure("a BinarySecurityToken of a kind that isn't taken", part=entry.part)
-        try:
-            certificate = x509.load_der_x509_certificate(token.octets)
-        except ValueError:
-            raise SecurityFailure("a BinarySecurityToken holds no certificate", part=entry.part) from None
-        return self._public(certificate, token.id)
+        if not isinstance(token, BinarySecurityToken):
+            raise SecurityFailure("no BinarySecurityToken", part=entry.part)
+        *path, certificate = certificates_of(token)
+        return replace(self._public(certificate, token.id), token=entry, path=tuple(path))
 
     def _certificate(self, reference: SecurityTokenReference) -> Key:
         certificate = self.source.certificate_of(reference)
@@ -309,13 +310,13 @@ class Tokens:
 
     def _public(self, certificate: x509.Certificate, token: str | None) -> Key:
         try:
-            public, name = certificate.public_key(), certificate.subject.rfc4514_string()
+            public, name = certificate.public_key(), subject_of(certificate)
         except (ValueError, UnsupportedAlgorithm):
             raise SecurityFailure("a certificate that can't be read", part="ds:KeyInfo") from None
         if not isinstance(public, RSAPublicKey) or not 2048 <= public.key_size <= 8192:
             raise SecurityFailure("a certificate without RSA key of 2048 to 8192 bits", part="ds:KeyInfo")
-        identity = KeyIdentity("certificate", certificate.fingerprint(SHA1()).hex())  # noqa: S303 - a name
-        return self._found(Key(identity, certificate, public=public), token, f"certificate of {name}")
+        key = Key(identity_of(certificate), certificate, public=public)
+        return self._found(key, token, f"certificate of {name}")
 
     def _sealed(self, reference: SecurityTokenReference) -> Key:
         found = self.source.sealed_key(reference.key_identifier or "")
@@ -339,7 +340,7 @@ _LOCAL: Final[dict[type, tuple[frozenset[str], Callable[[Tokens, Entry, int], Ke
     SecurityContextToken: (frozenset(_SCT_TYPES), Tokens._context_token),
     EncryptedKey: (frozenset({ENCRYPTED_KEY}), Tokens._encrypted_key),
     DerivedKeyToken: (_DKT_TYPES, Tokens._derived_key),
-    BinarySecurityToken: (frozenset({X509_V3}), Tokens._binary_token),
+    BinarySecurityToken: (frozenset({X509_V3, X509_PKIPATH}), Tokens._binary_token),
 }
 """What a local reference can lead to: ValueTypes and the way to the key."""
 
