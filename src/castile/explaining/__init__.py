@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from castile.explaining.capture import Capture, Captured, capture
+from castile.explaining.capture import Capture, capture, captured
 from castile.explaining.conversation import explain as _explain
 from castile.explaining.keys import Keys, load
 from castile.explaining.report import Explanation, MessageReport
@@ -28,12 +28,12 @@ def explain(
     its own time unless `now` (UTC seconds) is given. Raises `UsageError` for what can't be read.
     """
     if isinstance(path_or_bytes, bytes):
-        captured = Capture((Captured("-", path_or_bytes),), lone=True)
+        taken = Capture((captured("-", path_or_bytes),), lone=True)
     elif isinstance(path_or_bytes, str | Path):
-        captured = capture([path_or_bytes])
+        taken = capture([path_or_bytes])
     else:
-        captured = capture(path_or_bytes)
+        taken = capture(path_or_bytes)
     if isinstance(keys, str | Path | bytes):
         keys = [keys]
     found = keys if isinstance(keys, Keys) else load(keys)
-    return _explain(captured, found, now)
+    return _explain(taken, found, now)

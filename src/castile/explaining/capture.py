@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from castile.errors import UsageError
+from castile.explaining.package import unpack
 
 _NAMED: Final = re.compile(r".*-(request|response)\.xml", re.IGNORECASE)
 _NUMBERED: Final = re.compile(r"(|.*?[^0-9])([0-9]+)-(request|response)\.xml", re.IGNORECASE)
@@ -28,6 +29,11 @@ class Captured:
     """What stands before the number in the file's name: a folder may hold several conversations."""
     number: int | None = None
     """Of the file's name."""
+    details: tuple[tuple[str, str], ...] = ()
+    """What stood around the envelope, for people."""
+    warnings: tuple[str, ...] = ()
+    unfit: str | None = None
+    """Why what is around the envelope can't be taken off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +61,25 @@ def named(path: Path) -> Captured:
         raise UsageError(f"{path} can't be read: {error.strerror}") from None
     found = _NUMBERED.fullmatch(path.name)
     way = _NAMED.fullmatch(path.name)
-    return Captured(
+    return captured(
         path.name,
         payload,
         way[1].lower() == "response" if way else None,
         found[1] if found else "",
         int(found[2]) if found else None,
     )
+
+
+def captured(
+    file: str, octets: bytes, response: bool | None = None, thread: str = "", number: int | None = None
+) -> Captured:
+    """The envelope in a file's octets, taken out of what is around it."""
+    try:
+        found = unpack(octets)
+    except UsageError as error:
+        return Captured(file, octets, response, thread, number, unfit=str(error))
+    way = response if response is not None else found.response
+    return Captured(file, found.envelope, way, thread, number, found.details, found.warnings)
 
 
 def capture(paths: Iterable[str | Path]) -> Capture:

@@ -89,6 +89,7 @@ def _explain(conversation: Conversation, index: int) -> MessageReport:
     if judged == "unprotected":
         notes += missing
         found = tuple(text for text in found if text not in missing)
+    warnings = (*message.captured.warnings, *notes)
     return MessageReport(
         file=message.file,
         action=message.action,
@@ -97,10 +98,10 @@ def _explain(conversation: Conversation, index: int) -> MessageReport:
         encrypted=words.encrypted(message),
         sequence=conversation.sequences.state_of(message),
         problems=tuple(dict.fromkeys(found)),
-        warnings=tuple(dict.fromkeys((*notes, *message.oddities, *habits(message)))),
+        warnings=tuple(dict.fromkeys((*warnings, *message.oddities, *habits(message)))),
         title=words.title(message),
         response=message.response,
-        details=words.details(message, keys),
+        details=(*message.captured.details, *words.details(message, keys)),
     )
 
 

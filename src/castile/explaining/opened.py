@@ -148,6 +148,9 @@ def begin(captured: Captured) -> Opened:
     """Parse a message and read what stands in clear."""
     opened = Opened(captured, alien=True)
     payload = captured.payload
+    if captured.unfit is not None:
+        opened.unfit = captured.unfit
+        return opened
     try:
         root = xml.parse(payload, LIMITS)
         opened.alien = root.tag not in _ENVELOPES
