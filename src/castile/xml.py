@@ -143,10 +143,9 @@ def _measure(scan: bytes, limits: Limits) -> bool:
         if b"<?" in scan:
             raise Malformed("a processing instruction, or a misplaced XML declaration")
     if size >= 4 * limits.elements:  # an element takes four bytes at least
-        tags = scan.count(b"<") - scan.count(b"</")
-        if tags + asides > limits.elements:
+        tags = scan.count(b"<") + asides
+        if tags > limits.elements and tags - scan.count(b"</") > limits.elements:
             raise Malformed(f"more than {limits.elements} elements and comments")
-    segments = scan.split(b"<")
     # A tag with too many or too long parts is itself long: all others need no closer look.
     bound = min(
         4 * limits.attributes,
@@ -154,12 +153,17 @@ def _measure(scan: bytes, limits: Limits) -> bool:
         limits.name_characters,
         limits.attribute_bytes,
     )
-    for segment in segments:
-        if len(segment) > bound and not segment.startswith(b"/"):
-            _measure_tag(segment, limits)
+    for found in _longer_than(bound).finditer(scan):
+        _measure_tag(found[1], limits)
     if scan.count(b"xmlns") > limits.namespaces:
-        _measure_namespaces(segments, limits)
+        _measure_namespaces(scan.split(b"<"), limits)
     return _MAYBE_RELATIVE.search(scan) is not None
+
+
+@lru_cache(maxsize=8)
+def _longer_than(bound: int) -> re.Pattern[bytes]:
+    """Finds start tags that take more bytes, with the text up to the next tag."""
+    return re.compile(rb"<(?!/)([^<]{%d,}+)" % (bound + 1))
 
 
 def _without_asides(scan: bytes, limits: Limits) -> tuple[bytes, int]:
