@@ -182,7 +182,7 @@ SERIAL = (
 )
 NOON = "2026-01-01T12:00:00Z"
 IDENTIFIER = "<o:KeyIdentifier{}>AA</o:KeyIdentifier>"
-PARAMETERS = '<e:EncryptionMethod Algorithm="urn:a"><e:OAEPparams>AA==</e:OAEPparams></e:EncryptionMethod>'
+PARAMETERS = '<e:EncryptionMethod Algorithm="urn:a"><e:KeySize>128</e:KeySize></e:EncryptionMethod>'
 
 
 def refuses(
@@ -276,7 +276,7 @@ REFUSED = [
     *refuses(
         EncryptedKey.parse,
         "e:EncryptedKey",
-        {PARAMETERS + INFO + DATA: "OAEPparams", METHOD + INFO + DATA + "<x/>": "holds"},
+        {PARAMETERS + INFO + DATA: "KeySize", METHOD + INFO + DATA + "<x/>": "holds"},
     ),
 ]
 
