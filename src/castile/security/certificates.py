@@ -124,10 +124,11 @@ def with_default_namespace(octets: bytes) -> bytes:
     return b'%b xmlns=""%b' % (octets[: found.end(1)], octets[found.end(1) :])
 
 
-def certificates_of(token: BinarySecurityToken) -> tuple[x509.Certificate, ...]:
+def certificates_of(token: BinarySecurityToken, *, old: bool = False) -> tuple[x509.Certificate, ...]:
     """The certificates of a token, the signer's last; raises `SecurityFailure`.
 
-    A PKIPath goes from the anchor to the subject (X.509 token profile 1.1.1, 3.1.3).
+    A PKIPath goes from the anchor to the subject (X.509 token profile 1.1.1, 3.1.3). `old`:
+    certificates before version 3 are taken too (gSOAP's sample signs with one).
     """
     try:
         if token.value_type == X509_V3:
@@ -139,7 +140,7 @@ def certificates_of(token: BinarySecurityToken) -> tuple[x509.Certificate, ...]:
         path = tuple(x509.load_der_x509_certificate(octets) for octets in found)
     except ValueError:
         raise _refused("a BinarySecurityToken holds no certificate") from None
-    if not path or any(certificate.version is not x509.Version.v3 for certificate in path):
+    if not path or not (old or all(certificate.version is x509.Version.v3 for certificate in path)):
         raise _refused("a BinarySecurityToken holds something other than X.509 v3 certificates")
     return path
 

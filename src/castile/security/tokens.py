@@ -299,7 +299,7 @@ class Tokens:
         token = entry.token
         if not isinstance(token, BinarySecurityToken):
             raise SecurityFailure("no BinarySecurityToken", part=entry.part)
-        *path, certificate = certificates_of(token)
+        *path, certificate = certificates_of(token, old=self.expectation.policy is None)
         return replace(self._public(certificate, token.id), token=entry, path=tuple(path))
 
     def _certificate(self, reference: SecurityTokenReference) -> Key:
