@@ -106,6 +106,16 @@ def test_signature_confirmation(name: str) -> None:
         assert "SignatureConfirmation" in explanation.problems[0][1]
 
 
+@pytest.mark.row("N07")
+def test_a_path_of_certificates() -> None:
+    right = look("016-pkipath-token", "message.xml")
+    assert right.verdict == "verified"
+    assert set(right.messages[0].signed) == {"wsu:Timestamp", "Body", "wsse:BinarySecurityToken"}
+    wrong = look("016-pkipath-token", "wrong-order.xml")
+    assert wrong.verdict == "failed"
+    assert "reverse order" in wrong.problems[0][1]
+
+
 @pytest.mark.row("OP-21")
 def test_acknowledgements_that_stand_alone() -> None:
     explanation = look("024-ack-alone", "one-way")

@@ -12,12 +12,15 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+
 from castile import xml
 from castile.errors import CastileError
 from castile.explaining.keys import Keys
 from castile.explaining.opened import Opened
-from castile.messages.security import ID, UsernameToken
+from castile.messages.security import ID, BinarySecurityToken, UsernameToken
 from castile.messages.signature import Reference, Signature
+from castile.security.certificates import certificates_of
 from castile.security.coverage import header_name
 from castile.security.signature import digest_holds
 from castile.security.trace import Problem, TimestampSeen
@@ -28,6 +31,7 @@ _SIGNATURE: Final = f"{{{DS}}}Signature"
 _STR: Final = f"{{{WSSE}}}SecurityTokenReference"
 _KEY_INFO: Final = f"{{{DS}}}KeyInfo"
 _EPOCH_YEAR: Final = 366 * 86_400.0
+_BINARY_TOKEN: Final = f"{{{WSSE}}}BinarySecurityToken"
 _USERNAME_TOKEN: Final = f"{{{WSSE}}}UsernameToken"
 _REFERENCES: Final = 32
 
@@ -49,11 +53,28 @@ def _causes(message: Opened, problem: Problem, keys: Keys) -> Iterator[str]:
             yield from _password_causes(element, keys)
         if element.tag != _SIGNATURE:
             continue
+        if problem.part == "ds:Signature" and _reversed_path(message):
+            yield "the certificates of the path stand in the reverse order"
         tags = [child.tag for child in element]
         if problem.part == "ds:Signature" and _STR in tags and _KEY_INFO not in tags:
             yield "it has no ds:KeyInfo; a wsse:SecurityTokenReference stands where KeyInfo is due"
         if problem.text.startswith("the digest of "):
             yield from _digest_causes(message, element, problem.part or "")
+
+
+def _reversed_path(message: Opened) -> bool:
+    """Whether a PKIPath begins with the subject and ends with the anchor, not the other way round."""
+    envelope = message.envelope
+    for element in envelope.security if envelope is not None and envelope.security is not None else ():
+        if element.tag != _BINARY_TOKEN:
+            continue
+        try:
+            path = certificates_of(BinarySecurityToken.parse(element), old=True)
+            path[0].verify_directly_issued_by(path[-1])
+        except (CastileError, ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+            continue
+        return len(path) > 1
+    return False
 
 
 def _password_causes(element: Element, keys: Keys) -> Iterator[str]:
