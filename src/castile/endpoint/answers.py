@@ -24,6 +24,7 @@ from castile.protocol.actions import Accept, Duplicate, Fail, Refuse
 from castile.protocol.destination import Destination
 from castile.store import Transaction
 from castile.store.records import DestinationRecord, OutboxRow, ReplyRow, SourceRecord
+from castile.versions import WSRM
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +214,8 @@ def fault(turn: Turn, row: OutboxRow) -> Answered:
     if turn.inbound.reliability.sequence is not None:
         return application(turn, row)
     record = _own(turn, row)
+    if row.kind == "create":
+        return _not_created(turn, record, body)
     if not about_sequence or body.subcode is None:
         result = _acknowledged(turn)
         if row.kind == "application" and row.two_way:
@@ -220,13 +223,22 @@ def fault(turn: Turn, row: OutboxRow) -> Answered:
         return result + Answered(fault=body)
     if body.sequence not in (None, record.state.identifier):
         raise Violation("the fault is about another sequence", got=body.sequence)
-    event: source.Event = source.Faulted(body.subcode[1], body.reason)
-    if row.kind == "create":
-        event = source.Refused(body.reason, retry=body.code == "Receiver")
-    state, actions = source.step(record.state, event, turn.now)
+    state, actions = source.step(record.state, source.Faulted(body.subcode[1], body.reason), turn.now)
     turn.carry_out(replace(record, state=state), actions)
     result = _acknowledged(turn)
     return result + Answered(source=turn.tx.source(record.state.key), fault=body)
+
+
+def _not_created(turn: Turn, record: SourceRecord, body: SOAPFault) -> Answered:
+    """CreateSequence was refused, by whatever name: only what the peer calls its own fault may pass."""
+    reason = body.reason
+    wanted = WSRM.get(body.subcode[0]) if body.subcode is not None else None
+    if wanted is not None and wanted.namespace != record.state.edition:
+        reason = f"this endpoint wants {wanted.name} ({reason})"  # RM-97
+    event = source.Refused(reason, retry=body.code == "Receiver")
+    state, actions = source.step(record.state, event, turn.now)
+    turn.carry_out(replace(record, state=state), actions)
+    return Answered(source=turn.tx.source(record.state.key), fault=body)
 
 
 def _acknowledged(turn: Turn) -> Answered:
