@@ -179,6 +179,10 @@ class Conformance:
         assert [row.number for row in due] == [2, 1, 3]
         assert [row.number for row in do(store, lambda tx: tx.due(12.0, 2, endpoint=ENDPOINT))] == [2, 1]
         assert do(store, lambda tx: tx.due(0.5, 10, endpoint=ENDPOINT)) == []
+        sending = [rows[1].message_id, rows[2].message_id]
+        others = do(store, lambda tx: tx.due(12.0, 1, endpoint=ENDPOINT, besides=sending))
+        assert [row.number for row in others] == [1]
+        assert do(store, lambda tx: tx.next_due(endpoint=ENDPOINT, besides=sending)) == 12.0
         assert do(store, lambda tx: tx.next_due(endpoint=ENDPOINT)) == 11.0
         assert do(store, lambda tx: tx.next_due(side="service", endpoint=ENDPOINT)) == 1.0
 
@@ -207,6 +211,11 @@ class Conformance:
         assert do(store, lambda tx: (tx.outbox_count("k1"), tx.outbox_count("k2"))) == (3, 1)
         assert do(store, lambda tx: tx.dequeue("urn:m:k1:4"))
         assert do(store, lambda tx: tx.outbox_count("k1")) == 2
+        kinds = do(
+            store,
+            lambda tx: (tx.outbox_count("k1", kind="application"), tx.outbox_count("k1", kind="create")),
+        )
+        assert kinds == (2, 0)
 
     @pytest.mark.row("ST-30")
     def test_at_recovery_everything_unanswered_is_due(self, store: Store) -> None:

@@ -35,6 +35,8 @@ PATH: dict[str, Callable[[Transaction], object]] = {
     "outbox_count": lambda tx: tx.outbox_count("k1"),
     "due": lambda tx: tx.due(99.0, 9, endpoint=ENDPOINT),
     "next_due": lambda tx: tx.next_due(endpoint=ENDPOINT),
+    "due besides": lambda tx: tx.due(99.0, 9, endpoint=ENDPOINT, besides=["urn:m:k1:1"]),
+    "next_due besides": lambda tx: tx.next_due(endpoint=ENDPOINT, besides=["urn:m:k1:1"]),
     "wake one sequence": lambda tx: tx.wake(1.0, side="client", sequence_key="k1"),
     "mark_acknowledged": lambda tx: tx.mark_acknowledged("k1", [(1, 2)]),
     "purge": lambda tx: tx.purge("k1", [(1, 2)]),

@@ -8,7 +8,7 @@ nothing of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from enum import Enum
@@ -23,6 +23,7 @@ from castile.store.records import (
     DestinationRecord,
     InboxRow,
     InboxStatus,
+    OutboxKind,
     OutboxRow,
     ReplyRow,
     Side,
@@ -168,13 +169,26 @@ class Transaction(Protocol):
     def outbox(self, sequence_key: str) -> list[OutboxRow]:
         """All rows of one sequence, lifecycle messages first, then by number."""
 
-    def outbox_count(self, sequence_key: str) -> int: ...
+    def outbox_count(self, sequence_key: str, *, kind: OutboxKind | None = None) -> int: ...
 
-    def due(self, utc: float, limit: int, *, endpoint: str, side: Side = "client") -> list[OutboxRow]:
-        """Rows whose time has come, the longest due first; equal ones in the order of enqueueing."""
+    def due(
+        self,
+        utc: float,
+        limit: int,
+        *,
+        endpoint: str,
+        side: Side = "client",
+        besides: Collection[str] = (),
+    ) -> list[OutboxRow]:
+        """Rows whose time has come, the longest due first; equal ones in the order of enqueueing.
 
-    def next_due(self, *, endpoint: str, side: Side = "client") -> float | None:
-        """When the next row is due."""
+        `besides`: MessageIDs of rows that are being sent already.
+        """
+
+    def next_due(
+        self, *, endpoint: str, side: Side = "client", besides: Collection[str] = ()
+    ) -> float | None:
+        """When the next row is due, those `besides` left out."""
 
     def wake(
         self, utc: float, *, side: Side, endpoint: str | None = None, sequence_key: str | None = None

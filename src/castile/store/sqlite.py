@@ -7,7 +7,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from typing import Final, TypeVar
@@ -24,6 +24,7 @@ from castile.store.records import (
     DestinationRecord,
     InboxRow,
     InboxStatus,
+    OutboxKind,
     OutboxRow,
     ReplyRow,
     Side,
@@ -217,21 +218,32 @@ class SQLiteTransaction:
     def outbox(self, sequence_key: str) -> list[OutboxRow]:
         return self._many(OUTBOX, "WHERE sequence_key = ? ORDER BY number, rowid", [sequence_key])
 
-    def outbox_count(self, sequence_key: str) -> int:
-        return self._count("SELECT count(*) FROM castile_outbox WHERE sequence_key = ?", [sequence_key])
+    def outbox_count(self, sequence_key: str, *, kind: OutboxKind | None = None) -> int:
+        where, values = _all_of(sequence_key=sequence_key, kind=kind)
+        return self._count(f"SELECT count(*) FROM castile_outbox {where}", values)
 
-    def due(self, utc: float, limit: int, *, endpoint: str, side: Side = "client") -> list[OutboxRow]:
-        tail = "WHERE side = ? AND endpoint = ? AND due <= ? ORDER BY due, rowid LIMIT ?"
-        found, broken = self._sorted(OUTBOX, tail, [side, endpoint, utc, limit])
+    def due(
+        self,
+        utc: float,
+        limit: int,
+        *,
+        endpoint: str,
+        side: Side = "client",
+        besides: Collection[str] = (),
+    ) -> list[OutboxRow]:
+        tail = f"WHERE side = ? AND endpoint = ? AND due <= ?{_none_of(besides)} ORDER BY due, rowid LIMIT ?"
+        found, broken = self._sorted(OUTBOX, tail, [side, endpoint, utc, *besides, limit])
         for row in broken:  # never again: the next look would find them first
             self._change("UPDATE castile_outbox SET due = NULL WHERE message_id = ?", [row[0]])
         return found
 
-    def next_due(self, *, endpoint: str, side: Side = "client") -> float | None:
+    def next_due(
+        self, *, endpoint: str, side: Side = "client", besides: Collection[str] = ()
+    ) -> float | None:
         found = self._connection.execute(
             "SELECT due FROM castile_outbox "
-            "WHERE side = ? AND endpoint = ? AND due IS NOT NULL ORDER BY due LIMIT 1",
-            [side, endpoint],
+            f"WHERE side = ? AND endpoint = ? AND due IS NOT NULL{_none_of(besides)} ORDER BY due LIMIT 1",
+            [side, endpoint, *besides],
         ).fetchone()
         return None if found is None else float(found[0])
 
@@ -523,6 +535,11 @@ def _all_of(**wanted: SQLValue) -> tuple[str, list[SQLValue]]:
     asked = {column: value for column, value in wanted.items() if value is not None}
     where = " AND ".join(f"{column} = ?" for column in asked)
     return (f"WHERE {where}" if asked else ""), list(asked.values())
+
+
+def _none_of(message_ids: Collection[str]) -> str:
+    """The end of a WHERE that leaves these rows out; "" for none."""
+    return f" AND message_id NOT IN ({', '.join('?' * len(message_ids))})" if message_ids else ""
 
 
 def _open(where: str, ended: bool) -> str:
