@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from hmac import compare_digest
 from typing import Final
 
 from castile.endpoint.kinds import Kind
@@ -157,7 +158,7 @@ def _signed_twice(message: Opened, around: Surroundings) -> Iterator[str]:
         return
     for signature in message.verified.signatures if message.verified is not None else ():
         first = around.signatures.get(signature.value)
-        if first is not None and first[1] != around.digest:
+        if first is not None and not compare_digest(first[1], around.digest):
             yield f"its signature is that of {first[0]}, which is another message"
             return
 

@@ -231,9 +231,11 @@ def _addresses(message: Opened) -> Iterator[tuple[str, str]]:
 
 
 def _signatures(message: Opened, keys: Keys) -> Iterator[tuple[str, str]]:
-    references = list(_of(message, ReferenceChecked))
+    references: dict[int, list[ReferenceChecked]] = {}
+    for reference in _of(message, ReferenceChecked):
+        references.setdefault(reference.signature, []).append(reference)
     for each in _of(message, SignatureChecked):
-        own = [reference for reference in references if reference.signature == each.signature]
+        own = references.get(each.signature, [])
         held = ", ".join(reference.part for reference in own if reference.ok)
         method = algorithm(each.method)
         if each.missing_key or each.key is None:
