@@ -33,7 +33,7 @@ LAYERS: Final = (
     ("protocol", "security"),
     ("store",),
     ("endpoint",),
-    ("transport", "pump", "conversations"),
+    ("transport", "pump", "conversations", "doubts", "plain"),
     ("client", "service", "sts", "zeep", "explaining", "credentials", "testing"),
     ("cli", "console", "demo"),
     ("__init__", "__main__"),

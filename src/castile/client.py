@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -43,6 +44,7 @@ from castile.store.records import ReplyRow, SourceRecord
 from castile.transport.carrier import Carrier
 from castile.transport.http import HTTP, HTTPClient
 from castile.transport.wire import KeyLog, WireLog
+from castile.versions import WSSC
 from castile.xml import Element
 
 Quality = Literal["in_memory", "durable", "transactional"]
@@ -145,9 +147,10 @@ class Client:
         return ClientSequence(self._pump)
 
     @property
-    def context(self) -> Conversation | None:
+    def context(self) -> ClientContext | None:
         """The security context of this client; None before the first message."""
-        return self._pump.conversations.current()
+        state = self._pump.conversations.current()
+        return ClientContext(self._pump, state) if state is not None else None
 
     def call_raw(
         self, action: str, body: Body, *, key: str | None = None, timeout: float | None = None
@@ -189,7 +192,7 @@ class Client:
         def step(tx: stores.Transaction) -> list[Unfinished]:
             open_calls = [
                 Unfinished(row.message_id, row.action, record.state.identifier, row.number, None, row.key)
-                for record in tx.sources(side=party.side, endpoint=party.address)
+                for record in tx.sources(side=party.side, endpoint=party.realm)
                 for row in tx.outbox(record.state.key)
                 if row.kind == "application"
             ]
@@ -197,7 +200,7 @@ class Client:
                 Unfinished(
                     row.message_id, row.request_action or row.action, None, None, self._reply(row), row.key
                 )
-                for row in tx.unconsumed(party.address)
+                for row in tx.unconsumed(party.realm)
             ]
             return open_calls + replied
 
@@ -278,6 +281,79 @@ class Client:
             self._on_reply(self._reply(row))
 
 
+class ClientContext:
+    """``client.context``: the security context as it is now, under the caller's hand.
+
+    It is established with the first message and renewed by itself while it is in use; this is
+    for who wants to look, or to decide himself.
+    """
+
+    def __init__(self, pump: Pump, state: Conversation) -> None:
+        self._pump = pump
+        self._known = state
+
+    @property
+    def identifier(self) -> str:
+        """Its name on the wire, the same for life."""
+        return self._known.identifier
+
+    @property
+    def instance(self) -> str | None:
+        """The name of its newest key; None before the first renewal."""
+        return self._state.current.instance
+
+    @property
+    def edition(self) -> str:
+        """The edition of WS-SecureConversation, such as ``WS-SC 1.3``."""
+        return WSSC[self._known.edition].name
+
+    @property
+    def created(self) -> datetime:
+        """When its newest key became valid."""
+        return datetime.fromtimestamp(self._state.current.created, UTC)
+
+    @property
+    def expires(self) -> datetime:
+        """When its newest key ends."""
+        return datetime.fromtimestamp(self._state.expires, UTC)
+
+    @property
+    def principal(self) -> str:
+        """Who the bootstrap authenticated; "" for nobody."""
+        return self._known.principal
+
+    @property
+    def state(self) -> str:
+        """``usable``, ``renewing``, ``expired`` or ``cancelled``."""
+        return self._pump.conversations.phase(self._state).value
+
+    def renew(self) -> None:
+        """A new key, now (WS-SC 1.4, 5): same identifier, sequences go on.
+
+        Raises `SecurityContextExpired` where there is nothing to renew, `FaultReceived`,
+        `SecurityFailure` or `TransportError` as the bootstrap does: then the old key goes on.
+        """
+        self._pump.conversations.renew(self.identifier)
+
+    def cancel(self, *, force: bool = False) -> None:
+        """Give it back (WS-SC 1.4, 6): from now on it is good for nothing.
+
+        Raises `UsageError` while a sequence is bound to it, unless `force`: then these sequences
+        fail, and what is not acknowledged in them is in doubt. The next message makes a new one.
+        """
+        self._pump.cancel_context(self.identifier, force=force)
+
+    @property
+    def _state(self) -> Conversation:
+        record = self._pump.conversations.record(self.identifier)
+        if record is not None and isinstance(record.state, Conversation):
+            self._known = record.state
+        return self._known
+
+    def __repr__(self) -> str:
+        return f"<security context {self.identifier}, {self.state}, until {self.expires:%Y-%m-%dT%H:%M:%SZ}>"
+
+
 class ClientSequence:
     """``client.sequence``: the default sequence under the caller's hand (features 4.10)."""
 
@@ -340,4 +416,4 @@ class ClientSequence:
         return record
 
 
-__all__ = ["Client", "ClientSequence", "Reply", "Unfinished"]
+__all__ = ["Client", "ClientContext", "ClientSequence", "Reply", "Unfinished"]

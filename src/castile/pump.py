@@ -13,18 +13,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from castile.clock import Now
 from castile.conversations import Conversations, held
+from castile.doubts import Doubts
 from castile.endpoint import answers, recover, requests
 from castile.endpoint.answers import Answered
-from castile.endpoint.binding import prove_possession
-from castile.endpoint.contexts import context_keys
 from castile.endpoint.inbound import Inbound, log_refusal, read
-from castile.endpoint.kinds import Kind
-from castile.endpoint.outbound import Outgoing, prepare
+from castile.endpoint.outbound import prepare
 from castile.endpoint.party import Party, reliability_log
 from castile.errors import (
     CastileError,
@@ -32,11 +31,15 @@ from castile.errors import (
     FaultReceived,
     InDoubt,
     PeerError,
+    SecurityContextExpired,
+    SequenceClosed,
     SequenceCreationFailed,
-    SOAPFault,
+    SequenceTerminated,
     StoreError,
     TransportError,
+    UsageError,
 )
+from castile.plain import exchange
 from castile.protocol import source
 from castile.security.keys import ContextKey
 from castile.store import Transaction
@@ -44,7 +47,8 @@ from castile.store.records import OutboxRow, ReplyRow, SourceRecord
 from castile.transport.carrier import Carrier
 
 T = TypeVar("T")
-WORKERS = 16
+_CLOSED: Final = "the client was closed before its reply came"
+WORKERS: Final = 16
 """Threads for what nobody waits for: an exchange may stay open for a reply."""
 
 
@@ -58,6 +62,7 @@ class Pump:
     key: str | None = None
     """The default sequence of this process."""
     conversations: Conversations = field(init=False)
+    doubts: Doubts = field(init=False)
     _creating: threading.Lock = field(default_factory=threading.Lock)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _leasing: threading.Lock = field(default_factory=threading.Lock)
@@ -67,7 +72,9 @@ class Pump:
     _waiting: dict[str, list[Future[ReplyRow]]] = field(default_factory=dict)
     _faults: dict[str, FaultReceived] = field(default_factory=dict)
     _earlier: list[str] = field(default_factory=list)
-    """Sequences of an earlier process that are not ended yet."""
+    """Sequences of earlier processes that are not ended yet, oldest first."""
+    _admitted: set[str] = field(default_factory=set)
+    """Those of them whose turn has come."""
     _earlier_contexts: frozenset[str] = frozenset()
     """Contexts of earlier processes, to be given back after their sequences."""
     _clear: threading.Event = field(default_factory=threading.Event)
@@ -78,7 +85,8 @@ class Pump:
     _origin: Now | None = None
 
     def __post_init__(self) -> None:
-        self.conversations = Conversations(self.party, self.carrier, self.now)
+        self.conversations = Conversations(self.party, self.carrier, self.now, self._background)
+        self.doubts = Doubts(self.party, self.conversations, self.now, self.retire, self._tell_failed)
 
     def now(self) -> Now:
         """This moment on a UTC that doesn't jump: ticks since the pump began."""
@@ -99,10 +107,9 @@ class Pump:
         if self.party.policy.reliability is None:
             self._clear.set()
             return
-        now = self.now()
         self._earlier, self._earlier_contexts = self.run(
             lambda tx: (
-                recover.earlier_sequences(self.party, tx, now),
+                recover.earlier_sequences(self.party, tx),
                 recover.earlier_contexts(self.party, tx),
             )
         )
@@ -115,17 +122,29 @@ class Pump:
             self._start()
 
     def _finish_earlier(self, now: Now) -> None:
-        """Close what has nothing left to say; best effort, for peers forget idle sequences."""
+        """Let the oldest with messages go on, so that the order holds; close what has nothing left
+        to say, best effort, for peers forget idle sequences."""
         unfinished = False
-        for key in list(self._earlier):
-            record, rows = self.run(lambda tx, key=key: (tx.source(key), tx.outbox(key)))  # type: ignore[misc]
+
+        def step(tx: Transaction, key: str) -> bool | None:
+            record, rows = tx.source(key), tx.outbox(key)
             if record is None or record.state.ended:
+                return None
+            # Nothing waits for a peer that seems to have lost the context (CO-16).
+            busy = any(row.kind == "application" for row in rows) and record.state.suspect_at is None
+            if key not in self._admitted and not (busy and unfinished):
+                requests.admit(self.party, tx, key, now)
+            if not rows:  # whatever isn't acknowledged was answered
+                requests.close(self.party, tx, key, now, incomplete=bool(record.state.unacknowledged))
+            return busy
+
+        for key in list(self._earlier):
+            busy = self.run(lambda tx, key=key: step(tx, key))  # type: ignore[misc]
+            if busy is None:
                 self._earlier.remove(key)
-                continue
-            if any(row.kind == "application" for row in rows):
-                unfinished = True
-            elif not rows:
-                self.run(lambda tx, key=key: requests.close(self.party, tx, key, now))  # type: ignore[misc]
+            if not (busy and unfinished):
+                self._admitted.add(key)
+            unfinished = unfinished or bool(busy)
         if not unfinished and not self._clear.is_set():
             self._clear.set()
             self._release()
@@ -139,7 +158,8 @@ class Pump:
         Only theirs: one that is in the store but not yet named as this process's own is new.
         """
         try:
-            for state in self.run(lambda tx: recover.idle_contexts(self.party, tx, None)):
+            current = self.conversations.identifier
+            for state in self.run(lambda tx: recover.idle_contexts(self.party, tx, current)):
                 if state.identifier in contexts and not self._stopping:
                     self.conversations.cancel(state)
         except CastileError as error:
@@ -150,10 +170,9 @@ class Pump:
         now = self.now()
 
         def step(tx: Transaction) -> None:
-            for record in tx.sources(side=self.party.side, endpoint=self.party.address, unfinished=True):
-                for row in tx.outbox(record.state.key):
-                    if row.kind == "create":
-                        tx.update_outbox(row.message_id, due=now.utc)
+            for record in tx.sources(side=self.party.side, endpoint=self.party.realm, unfinished=True):
+                if record.state.phase is source.Phase.CREATING and record.state.key not in self._earlier:
+                    requests.admit(self.party, tx, record.state.key, now)
 
         self.run(step)
         self._wake.set()
@@ -162,27 +181,64 @@ class Pump:
 
     def sequence(self) -> str:
         """The default sequence, made in the store if there is none that takes messages."""
-        with self._lock:
-            now = self.now()
+        while True:
+            with self._lock:
+                now, stale = self.now(), self.key
 
-            def step(tx: Transaction) -> str:
-                record = tx.source(self.key) if self.key else None
-                if record is None or record.state.phase not in (source.Phase.CREATING, source.Phase.OPEN):
-                    record = requests.new_sequence(self.party, tx, now)
+                def step(tx: Transaction) -> str | None:
+                    record = tx.source(stale) if stale else None  # noqa: B023 - it runs before the next turn
+                    if record is not None and self._takes(record):
+                        return record.state.key
+                    if record is not None and self._retirable(record):
+                        return None
+                    record = requests.new_sequence(self.party, tx, now)  # noqa: B023
                     if not self._clear.is_set():
                         for row in tx.outbox(record.state.key):
                             tx.update_outbox(row.message_id, due=None)
-                return record.state.key
+                    return record.state.key
 
-            self.key = self.run(step)
-            return self.key
+                key = self.run(step)
+                if key is not None:
+                    self.key = key
+                    return key
+            self.retire(stale or "")
+
+    def _takes(self, record: SourceRecord) -> bool:
+        """Whether a sequence takes new messages: its context must be good for them (F12)."""
+        state = record.state
+        if state.key in self._earlier:
+            return False
+        if state.phase is source.Phase.OPEN:
+            return self.conversations.serves(state.context)
+        return state.phase is source.Phase.CREATING
+
+    def _retirable(self, record: SourceRecord) -> bool:
+        return record.state.phase is source.Phase.OPEN and record.state.key not in self._earlier
+
+    def retire(self, key: str) -> None:
+        """A sequence takes nothing new any more: what is in it is finished as those of earlier
+        processes are. New work comes after it, unless it is suspect (F12, CO-16)."""
+        record, rows = self.run(lambda tx: (requests.source_record(tx, key), tx.outbox(key)))
+        with self._lock:
+            if key in self._earlier or record.state.ended:
+                return
+            if record.state.context is not None:
+                self._earlier_contexts |= {record.state.context}
+            self._admitted.add(key)
+            self._earlier.append(key)
+            if record.state.suspect_at is None and any(row.kind == "application" for row in rows):
+                self._clear.clear()
+        reliability_log.info("a sequence takes nothing new any more: %s", record.state.identifier)
+        self._start()
+        self._wake.set()
 
     def submit(self, action: str, body: bytes, *, two_way: bool, own: bool) -> OutboxRow:
         """Number a message and make it durable."""
-        key = self.sequence()
         now = self.now()
-        row = self.run(
-            lambda tx: requests.submit(self.party, tx, key, action, body, now, two_way=two_way, own=own)
+        _, row = self._numbered(
+            lambda tx, key: requests.submit(
+                self.party, tx, key, action, body, now, two_way=two_way, own=own
+            )
         )
         if not own:
             self._start()
@@ -202,10 +258,9 @@ class Pump:
             if again is not None:
                 return self._joined(again, future, deadline, timeout)
         self.conversations.identify(deadline)
-        key = self.sequence()
         now = self.now()
 
-        def step(tx: Transaction) -> OutboxRow | ReplyRow:
+        def step(tx: Transaction, key: str) -> OutboxRow | ReplyRow:
             # Once more, in the step that submits: another thread may have come first.
             known = self._again(tx, call, action, body, future) if call is not None else None
             if known is not None:
@@ -219,7 +274,7 @@ class Pump:
             return row
 
         own: list[OutboxRow] = []
-        row = self.run(step)
+        key, row = self._numbered(step)
         if isinstance(row, ReplyRow) or not own:
             return self._joined(row, future, deadline, timeout)
         try:
@@ -227,9 +282,22 @@ class Pump:
                 self._attempt(row, deadline)
         except TransportError as error:
             reliability_log.info("message %s waits for its sequence: %s", row.number, error)
+        except UsageError:
+            if not self._stopping:
+                raise
+            raise self._doubt(row, _CLOSED) from None
         finally:
             self._leased.discard(row.message_id)
         return self._joined(row, future, deadline, timeout)
+
+    def _numbered(self, step: Callable[[Transaction, str], T]) -> tuple[str, T]:
+        """Number a message in the default sequence, which another thread may end meanwhile."""
+        while True:
+            key = self.sequence()
+            try:
+                return key, self.run(lambda tx: step(tx, key))  # noqa: B023
+            except (SequenceClosed, SequenceTerminated) as error:
+                reliability_log.info("a message goes into another sequence: %s", error)
 
     def _again(
         self, tx: Transaction, call: str, action: str, body: bytes, future: Future[ReplyRow]
@@ -269,30 +337,9 @@ class Pump:
         self.party.store.run(lambda tx: tx.consume(reply.message_id, utc))
 
     def direct(self, action: str, body: bytes, timeout: float, *, two_way: bool) -> bytes:
-        """A message outside any sequence: plain, or under the security context alone."""
+        """A message outside any sequence."""
         deadline = self.now().tick + timeout
-        context = self.conversations.identify(deadline)
-        key = self._key(context)
-        message_id = self.party.new_id()
-        outgoing = Outgoing(
-            Kind.APPLICATION, action, body, message_id=message_id, reply_expected=two_way, key=key
-        )
-        protected = prepare(self.party, outgoing, self.party.now())
-        payload = self.carrier.post(action, protected.payload, timeout)
-        if payload is None:
-            if two_way:
-                raise TransportError("the peer took the message and gave no answer")
-            return b""
-        inbound = read(self.party, payload, self.party.now(), request=False)
-        prove_possession(inbound.verified, Kind.PLAIN, context)
-        if two_way and inbound.addressing.relates_to != message_id:
-            raise PeerError("the answer relates to another message")
-        if isinstance(inbound.body, SOAPFault):
-            raise FaultReceived(inbound.body, authenticated=context is not None, exchange=inbound.exchange)
-        return inbound.content
-
-    def _key(self, context: str | None) -> ContextKey | None:
-        return context_keys(self.conversations.record(context))[-1] if context is not None else None
+        return exchange(self.conversations, self.carrier, action, body, deadline, two_way=two_way)
 
     # attempts
 
@@ -321,19 +368,25 @@ class Pump:
         """
         error: str | None = None
         after: float | None = None
+        at_once = False
+        key: ContextKey | None = None
         try:
-            if row.kind == "create":
-                context = self.conversations.identify(self.now().tick if deadline is None else deadline)
-                self.run(lambda tx: requests.bind(tx, row.sequence_key or "", context))
-            outgoing = self.run(lambda tx: requests.outgoing(self.party, tx, row.message_id))
+            if row.kind == "create" and not self._bound(row, deadline):
+                return
+            now = self.now()
+            outgoing = self.run(lambda tx: requests.outgoing(self.party, tx, row.message_id, now))
             if outgoing is None:  # gone, or its sequence isn't created yet: that will wake it
                 self.run(lambda tx: tx.update_outbox(row.message_id, due=None))
                 return
+            if isinstance(outgoing.key, ContextKey):
+                key = outgoing.key
+                self.conversations.freshen(key.identifier)
             protected = prepare(self.party, outgoing, self.party.now())
             seconds = None if deadline is None else self._left(deadline)
             payload = self.carrier.post(outgoing.action, protected.payload, seconds)
             if payload is not None:
                 self._receive(row, payload)
+                self.doubts.settled(row.message_id)
                 return
             if row.kind == "terminate" and not requests.edition_of(self.party).can_close:
                 now = self.now()
@@ -341,19 +394,52 @@ class Pump:
                 return
         except TransportError as failure:
             error, after = str(failure), failure.retry_after
+        except SecurityContextExpired as failure:
+            self._give_up(row, str(failure))
+            return
         except FaultReceived as failure:
             error = str(failure)
             self._note(row, failure)
+            at_once = key is not None and self.doubts.heard(row, failure, key)
         except PeerError as failure:
             log_refusal(failure)
             error = str(failure)
         now = self.now()
-        self.run(lambda tx: requests.repeat_later(self.party, tx, row.message_id, now, error, after))
+        self.run(
+            lambda tx: requests.repeat_later(
+                self.party, tx, row.message_id, now, error, after, at_once=at_once
+            )
+        )
+        self._wake.set()
+
+    def _give_up(self, row: OutboxRow, reason: str) -> None:
+        now = self.now()
+        self._tell_failed(self.run(lambda tx: requests.give_up(tx, row.sequence_key or "", reason, now)))
+
+    def _tell_failed(self, record: SourceRecord) -> None:
+        """A sequence has failed, and that is committed."""
+        self._fail(record)
+        with self._changed:
+            self._changed.notify_all()
         self._wake.set()
 
     def _terminated(self, tx: Transaction, row: OutboxRow, now: Now) -> Answered:
         record = requests.source_record(tx, row.sequence_key or "")
         return answers.terminated(tx, record, row, now)
+
+    def _bound(self, row: OutboxRow, deadline: float | None) -> bool:
+        """The sequence that this row creates has a security context; False: another row does now."""
+        key, now = row.sequence_key or "", self.now()
+        context, good = self.run(
+            lambda tx: (
+                requests.source_record(tx, key).state.context,
+                requests.bound(self.party, tx, key, now),
+            )
+        )
+        if good and not self.conversations.abandoned(context):
+            return True
+        context = self.conversations.identify(now.tick if deadline is None else deadline)
+        return self.run(lambda tx: requests.bind(self.party, tx, row, context, now))
 
     def _note(self, row: OutboxRow, fault: FaultReceived) -> None:
         """Kept for whoever waits for this message, or for its sequence."""
@@ -369,13 +455,12 @@ class Pump:
             result = answers.answered(self.party, tx, inbound, row, now)
             if result.fault is None:
                 requests.repeat_later(self.party, tx, row.message_id, now, None)
-                return result
-            told = FaultReceived(result.fault, authenticated=True, exchange=inbound.exchange)
-            self._note(row, told)
-            requests.repeat_later(self.party, tx, row.message_id, now, str(told))
             return result
 
-        self._tell(self.run(step))
+        result = self.run(step)
+        self._tell(result)
+        if result.fault is not None:
+            raise FaultReceived(result.fault, authenticated=True, exchange=inbound.exchange)
 
     def _tell(self, result: Answered) -> None:
         """After the commit: wake whoever waits in this process."""
@@ -448,7 +533,7 @@ class Pump:
         if self._earlier or self._earlier_contexts:
             self._finish_earlier(now)
         party = self.party
-        rows = self.run(lambda tx: tx.due(now.utc, 64, side=party.side, endpoint=party.address))
+        rows = self.run(lambda tx: tx.due(now.utc, 64, side=party.side, endpoint=party.realm))
         for row in rows:
             if self._stopping or self._pool is None or not self._lease(row.message_id):
                 continue
@@ -456,8 +541,14 @@ class Pump:
                 self._leased.discard(row.message_id)
                 continue
             self._pool.submit(self._leased_attempt, row)
-        due = self.run(lambda tx: tx.next_due(side=party.side, endpoint=party.address))
+        due = self.run(lambda tx: tx.next_due(side=party.side, endpoint=party.realm))
         return 1.0 if due is None else min(max(due - self.now().utc, 0.02), 1.0)
+
+    def _background(self, task: Callable[[], None]) -> None:
+        self._start()
+        if self._pool is not None and not self._stopping:
+            with suppress(RuntimeError):  # it is being shut down
+                self._pool.submit(task)
 
     def _lease(self, message_id: str) -> bool:
         """Whether the message is ours to send now: nobody else has an exchange open for it."""
@@ -497,6 +588,27 @@ class Pump:
         return max(0.0, deadline - self.now().tick)
 
     # the end
+
+    def cancel_context(self, identifier: str, *, force: bool) -> None:
+        """Give a context back; with sequences bound to it only by `force`: they fail (CO-17)."""
+        party = self.party
+        sources = self.run(lambda tx: tx.sources(side=party.side, endpoint=party.realm, unfinished=True))
+        bound = [record for record in sources if record.state.context == identifier]
+        if bound and not force:
+            raise UsageError(
+                f"{len(bound)} sequences are bound to this security context: close them first, or "
+                "cancel(force=True), which makes them fail"
+            )
+        state = self.conversations.state_of(identifier)
+        if state is None:
+            return
+        self.conversations.cancel(state)
+        for record in bound:
+            now, key = self.now(), record.state.key
+            reason = "the security context was cancelled"
+            self._tell_failed(
+                self.run(lambda tx: requests.give_up(tx, key, reason, now))  # noqa: B023 - it runs here
+            )
 
     def finish(self, key: str, timeout: float, *, incomplete: bool = False) -> SourceRecord:
         """Close and terminate a sequence; its record as it is when done or out of time."""
@@ -542,6 +654,11 @@ class Pump:
             self._thread.join()
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
+        for message_id in list(self._waiting):
+            row = self.run(lambda tx, name=message_id: tx.outbox_row(name))  # type: ignore[misc]
+            for future in self._waiting.pop(message_id, ()):
+                if row is not None and not future.done():
+                    future.set_exception(self._doubt(row, _CLOSED))
 
 
 def _exchange(row: OutboxRow) -> Exchange:

@@ -278,8 +278,11 @@ def _read(parties: Sequence[Party], envelope: Envelope) -> tuple[Party, Inbound]
     first: PeerError | None = None
     for party in parties:
         try:
-            return party, receive(party, envelope, party.now(), request=True)
+            inbound = receive(party, envelope, party.now(), request=True)
         except PeerError as error:
             first = first or error
+            continue
+        if inbound.problem is None or party is parties[-1]:
+            return party, inbound
     raise first or UsageError("no policy")
 

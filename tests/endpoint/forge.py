@@ -94,7 +94,7 @@ def key_of(client: castile.Client) -> ContextKey:
     state = client.context
     assert state is not None
     record = client._store.run(
-        lambda tx: tx.context(state.identifier, side="client", endpoint=ADDRESS)
+        lambda tx: tx.context(state.identifier, side="client", endpoint=client._party.realm)
     ).result()
     return context_keys(record)[-1]
 

@@ -134,7 +134,7 @@ def test_rm_faults_round_trip(
     pair, client = both_sides[chosen]
     fault = _fault(row, name)
     party = pair.party
-    record = client._store.run(lambda tx: tx.contexts(side="client", endpoint=ADDRESS)).result()
+    record = client._store.run(lambda tx: tx.contexts(side="client", endpoint=client._party.realm)).result()
     key = party.keyring.context(record[0].state.identifier, None) if secure else None
     message = fault_message(party, fault, relates_to="urn:uuid:1", key=key)
     payload = prepare(party, message, party.now()).payload

@@ -98,7 +98,7 @@ def bootstrapped(service: TrustService) -> Conversation:
     )
     try:
         client._pump.conversations.identify(1e6)
-        state = client.context
+        state = client._pump.conversations.current()
         assert isinstance(state, Conversation)
         return state
     finally:
@@ -276,7 +276,7 @@ def test_a_client_without_entropy_gets_the_whole_key(
     with pair.client() as client:
         assert client.call_raw("urn:test/Echo", b'<x xmlns="urn:x"></x>') == b'<x xmlns="urn:x"></x>'
         response = pair.network.log[0].response
-        state = client.context
+        state = client._pump.conversations.current()
         assert isinstance(state, Conversation)
         held = pair.service.store.run(lambda tx: tx.contexts()).result()[0]
         assert held.state.instances[-1].secret == state.instances[-1].secret

@@ -15,6 +15,7 @@ import click
 from castile.errors import CastileError, PolicyError, StoreError, TransportError, UsageError
 
 COMMANDS: Final = {
+    "contexts": "castile.cli.contexts:contexts",
     "demo": "castile.demo.command:demo",
     "explain": "castile.cli.explain:explain",
 }

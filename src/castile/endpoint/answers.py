@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from castile.clock import Now
+from castile.endpoint.alarms import alarm_of
 from castile.endpoint.inbound import Inbound
 from castile.endpoint.kinds import Kind, understood
 from castile.endpoint.party import Party, reliability_log
@@ -92,7 +93,7 @@ def created(turn: Turn, row: OutboxRow) -> Answered:
                     dialect=state.dialect,
                 ),
                 turn.party.side,
-                turn.party.address,
+                turn.party.realm,
                 created=turn.now.utc,
                 source=state.key,
             )
@@ -100,7 +101,7 @@ def created(turn: Turn, row: OutboxRow) -> Answered:
     turn.carry_out(replace(record, state=state, destination=state.offered), actions)
     turn.tx.dequeue(row.message_id)
     turn.tx.wake(
-        turn.now.utc, side=turn.party.side, endpoint=turn.party.address, sequence_key=record.state.key
+        turn.now.utc, side=turn.party.side, endpoint=turn.party.realm, sequence_key=record.state.key
     )
     return Answered(source=turn.tx.source(record.state.key))
 
@@ -214,11 +215,11 @@ def fault(turn: Turn, row: OutboxRow) -> Answered:
     if turn.inbound.reliability.sequence is not None:
         return application(turn, row)
     record = _own(turn, row)
-    if row.kind == "create":
+    if row.kind == "create" and alarm_of(body) is None:
         return _not_created(turn, record, body)
     if not about_sequence or body.subcode is None:
         result = _acknowledged(turn)
-        if row.kind == "application" and row.two_way:
+        if row.kind == "application" and row.two_way and alarm_of(body) is None:
             return result + _reply(turn, row.message_id)
         return result + Answered(fault=body)
     if body.sequence not in (None, record.state.identifier):
@@ -251,7 +252,7 @@ def _acknowledged(turn: Turn) -> Answered:
     names = {header.identifier for header in turn.inbound.reliability.acknowledgements}
     record = None
     for name in names:
-        record = turn.tx.source_of(name, side=turn.party.side, endpoint=turn.party.address)
+        record = turn.tx.source_of(name, side=turn.party.side, endpoint=turn.party.realm)
     return Answered(acknowledged=tuple(done), source=record)
 
 

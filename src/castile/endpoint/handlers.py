@@ -85,6 +85,9 @@ Rule = Callable[[Turn], Outcome]
 
 def accept(party: Party, tx: Transaction, inbound: Inbound, now: Now) -> Outcome:
     """The step of the walk in: replay check, then the rule for this kind of message."""
+    if inbound.problem is not None:
+        Turn(party, tx, inbound, now).recheck()
+        raise inbound.problem
     rule = RULES.get(inbound.kind)
     if not understood(inbound.addressing.action, party.policy):
         raise other_edition(party, inbound.addressing.action)
@@ -139,7 +142,7 @@ def create_sequence(turn: Turn) -> Outcome:
     record = DestinationRecord(
         state=state,
         side=party.side,
-        endpoint=party.address,
+        endpoint=party.realm,
         principal=turn.principal(),
         created=turn.now.utc,
         create_message_id=turn.inbound.addressing.message_id,
@@ -158,7 +161,7 @@ def create_sequence(turn: Turn) -> Outcome:
         )
         turn.tx.save_source(
             SourceRecord(
-                replies, party.side, party.address, created=turn.now.utc, destination=state.identifier
+                replies, party.side, party.realm, created=turn.now.utc, destination=state.identifier
             )
         )
     turn.tx.save_destination(record)
@@ -173,7 +176,7 @@ def _behavior(body: reliability.CreateSequence, edition: Reliability) -> str:
 
 def _known(turn: Turn, body: reliability.CreateSequence) -> DestinationRecord | None:
     """The sequence that a repetition of this CreateSequence made (RM-18)."""
-    message_id, endpoint = turn.inbound.addressing.message_id, turn.party.address
+    message_id, endpoint = turn.inbound.addressing.message_id, turn.party.realm
     known = turn.tx.destination_by_create(message_id, endpoint=endpoint) if message_id else None
     if known is None and body.offer:
         known = turn.tx.destination_by_offer(body.offer.identifier, endpoint=endpoint)
@@ -312,7 +315,7 @@ def _inbox_row(
         sequence=record.state.identifier,
         number=sequence.number if sequence else 0,
         side=turn.party.side,
-        endpoint=turn.party.address,
+        endpoint=turn.party.realm,
         action=headers.action,
         body=turn.inbound.content,
         received=turn.now.utc,
@@ -522,7 +525,7 @@ def _end_bound(turn: Turn, context: str) -> list[Delivery]:
     deliveries: list[Delivery] = []
     party = turn.party
     records = turn.tx.destinations(
-        side=party.side, endpoint=party.address, principal=turn.principal(), unfinished=True
+        side=party.side, endpoint=party.realm, principal=turn.principal(), unfinished=True
     )
     for record in records:
         if record.state.context != context:

@@ -68,6 +68,8 @@ class Inbound:
     """The canonical children of Body."""
     edition: Addressing
     """Of WS-Addressing: the policy's, but for a request for a token (SC-21)."""
+    problem: PeerError | None = None
+    """What is wrong with it all the same: a service refuses it under the key that it proved."""
 
     @property
     def exchange(self) -> Exchange:
@@ -124,7 +126,13 @@ def receive(party: Party, envelope: soap.Envelope, now: Now, *, request: bool) -
     edition = _addressing(envelope, policy, request=request)
     kind = kind_of(_claimed_action(envelope, edition), policy)
     verified = verify(party, envelope, kind, now, request=request)
-    return typed(verified, kind, policy, limits, edition)
+    try:
+        return typed(verified, kind, policy, limits, edition)
+    except PeerError as error:
+        if not request:
+            raise
+        headers = addressing.Headers(action="")
+        return Inbound(kind, verified, headers, reliability.RMHeaders(), None, b"", edition, error)
 
 
 def verify(party: Party, envelope: soap.Envelope, kind: Kind, now: Now, *, request: bool) -> Verified:

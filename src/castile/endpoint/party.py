@@ -35,7 +35,7 @@ class Party:
 
     side: Side
     address: str
-    """Where a client sends to; the name under which a service keeps its rows."""
+    """Where a client sends to; of a service, its own."""
     policy: EndpointPolicy
     store: Store
     random: Callable[[int], bytes]
@@ -66,12 +66,19 @@ class Party:
 
     def _stored_keys(self, identifier: str) -> list[ContextKey]:
         record = self.store.run(
-            lambda tx: tx.context(identifier, side=self.side, endpoint=self.address)
+            lambda tx: tx.context(identifier, side=self.side, endpoint=self.realm)
         ).result()
         edition = self.policy.conversation
         if record is None or edition is None or record.state.edition != edition.namespace:
             return []  # a token of one edition is nothing in the other (F31)
         return context_keys(record)
+
+    @property
+    def realm(self) -> str:
+        """The name under which its rows are kept: the address, and of a client also who it is. Of
+        one principal's contexts, messages and replies another never sees any (SC-36)."""
+        who = self.principal if self.side == "client" else ""
+        return f"{self.address} {who}" if who else self.address
 
     @property
     def principal(self) -> str:

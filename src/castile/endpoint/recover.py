@@ -8,34 +8,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from castile.clock import Now
 from castile.endpoint.handlers import Delivery, delivery_of
 from castile.endpoint.party import Party
 from castile.protocol.conversation import Conversation
 from castile.store import Transaction
 
 
-def earlier_sequences(party: Party, tx: Transaction, now: Now) -> list[str]:
-    """Keys of a client's sequences that are not ended, oldest first; their rows are due now."""
-    records = tx.sources(side=party.side, endpoint=party.address, unfinished=True)
-    tx.wake(now.utc, side=party.side, endpoint=party.address)
+def earlier_sequences(party: Party, tx: Transaction) -> list[str]:
+    """Keys of a client's sequences that are not ended, oldest first. Nothing of them is due
+    before its turn has come."""
+    records = tx.sources(side=party.side, endpoint=party.realm, unfinished=True)
+    for record in records:
+        for row in tx.outbox(record.state.key):
+            tx.update_outbox(row.message_id, due=None)
     return [record.state.key for record in records]
 
 
 def earlier_contexts(party: Party, tx: Transaction) -> frozenset[str]:
     """Identifiers of the contexts that a client finds in its store."""
     return frozenset(
-        record.state.identifier for record in tx.contexts(side=party.side, endpoint=party.address)
+        record.state.identifier for record in tx.contexts(side=party.side, endpoint=party.realm)
     )
 
 
 def idle_contexts(party: Party, tx: Transaction, current: str | None) -> list[Conversation]:
     """A client's contexts that no unfinished sequence needs."""
-    records = tx.sources(side=party.side, endpoint=party.address, unfinished=True)
+    records = tx.sources(side=party.side, endpoint=party.realm, unfinished=True)
     needed = {record.state.context for record in records} | {current}
     return [
         record.state
-        for record in tx.contexts(side=party.side, endpoint=party.address)
+        for record in tx.contexts(side=party.side, endpoint=party.realm)
         if isinstance(record.state, Conversation) and record.state.identifier not in needed
     ]
 

@@ -57,7 +57,7 @@ def number_reply(
             number=reply_number,
             kind="reply",
             side=party.side,
-            endpoint=party.address,
+            endpoint=party.realm,
             action=answer.action,
             body=answer.body,
             submitted=now.utc,

@@ -19,13 +19,14 @@ from castile.endpoint.outbound import Outgoing
 from castile.endpoint.party import Party
 from castile.endpoint.replies import acknowledgement_of
 from castile.endpoint.turn import acknowledgement, carry_out
-from castile.errors import NotReliable, SecurityFailure, UsageError
+from castile.errors import NotReliable, SecurityContextExpired, UsageError
 from castile.messages import reliability
 from castile.messages.addressing import EPR
 from castile.messages.security import SecurityTokenReference
 from castile.messages.soap import Header
 from castile.protocol import source
 from castile.protocol.actions import Acknowledge, Number, SendClose, SendLastMessage, SendTerminate
+from castile.protocol.conversation import Conversation
 from castile.protocol.source import Source
 from castile.security.keys import ContextKey
 from castile.store import Transaction
@@ -52,7 +53,7 @@ def new_sequence(party: Party, tx: Transaction, now: Now, name: str = "") -> Sou
         idle_at=now.utc,
         dialect=party.policy.dialect,
     )
-    record = SourceRecord(state, party.side, party.address, name, created=now.utc)
+    record = SourceRecord(state, party.side, party.realm, name, created=now.utc)
     tx.save_source(record)
     _enqueue(party, tx, record, "create", None, now)
     return record
@@ -87,7 +88,7 @@ def submit(
         number=number,
         kind="application",
         side=party.side,
-        endpoint=party.address,
+        endpoint=party.realm,
         action=action,
         body=body,
         submitted=now.utc,
@@ -106,12 +107,12 @@ def call_again(
 
     None: the key is new. Raises `UsageError` if it belongs to another action or body.
     """
-    reply = tx.reply_by_key(party.address, call)
+    reply = tx.reply_by_key(party.realm, call)
     if reply is not None:
         known = reply.request_digest or b""
         same = reply.request_action == action and hmac.compare_digest(known, request_digest(body))
     else:
-        row = tx.outbox_by_key(party.address, call)
+        row = tx.outbox_by_key(party.realm, call)
         if row is None:
             return None
         same = row.action == action and row.body == body
@@ -125,11 +126,48 @@ def request_digest(body: bytes) -> bytes:
     return hashlib.sha256(body).digest()
 
 
-def bind(tx: Transaction, key: str, context: str | None) -> None:
-    """A sequence that is still being created belongs to this security context (F07)."""
+def bound(party: Party, tx: Transaction, key: str, now: Now) -> bool:
+    """Whether a sequence that is being created needs no (other) security context.
+
+    It keeps the one that its first CreateSequence went out under, also in the next process: under
+    another one the same CreateSequence would be somebody else's (RM-17, RM-18).
+    """
+    if party.policy.application is None:
+        return True
     record = source_record(tx, key)
-    if record.state.phase is source.Phase.CREATING and record.state.context != context:
-        tx.save_source(replace(record, state=replace(record.state, context=context)))
+    if record.state.phase is not source.Phase.CREATING or record.state.context is None:
+        return record.state.context is not None
+    found = tx.context(record.state.context, side=party.side, endpoint=party.realm)
+    state = found.state if found is not None and found.ended is None else None
+    return isinstance(state, Conversation) and state.usable(now, party.settings.timers)
+
+
+def bind(party: Party, tx: Transaction, row: OutboxRow, context: str | None, now: Now) -> bool:
+    """The sequence belongs to this security context from now on (F07).
+
+    False: it belonged to one that has ended. The peer may know the sequence under that one, so it
+    is asked for another one, by another name, and this row is gone.
+    """
+    record = source_record(tx, row.sequence_key or "")
+    if record.state.phase is not source.Phase.CREATING:
+        return True
+    again = record.state.context is not None and row.attempts > 0
+    offered = party.new_id("sequence") if again and record.state.offered else record.state.offered
+    record = replace(record, state=replace(record.state, context=context, offered=offered))
+    tx.save_source(record)
+    if again:
+        tx.dequeue(row.message_id)
+        _enqueue(party, tx, record, "create", None, now)
+    return not again
+
+
+def admit(party: Party, tx: Transaction, key: str, now: Now) -> None:
+    """The turn of a sequence has come: its rows are due, and CreateSequence has its whole time."""
+    for row in tx.outbox(key):
+        if row.kind == "create":
+            tx.dequeue(row.message_id)
+            tx.enqueue(replace(row, submitted=now.utc, due=now.utc))
+    tx.wake(now.utc, side=party.side, endpoint=party.realm, sequence_key=key)
 
 
 def close(
@@ -167,10 +205,11 @@ def close(
     return source_record(tx, key), row
 
 
-def outgoing(party: Party, tx: Transaction, message_id: str) -> Outgoing | None:
+def outgoing(party: Party, tx: Transaction, message_id: str, now: Now) -> Outgoing | None:
     """The message that a row stands for, with the acknowledgements of this moment.
 
-    None: the row is gone, or waits for its sequence to be created.
+    None: the row is gone, or waits for its sequence to be created. Raises
+    `SecurityContextExpired` where its context doesn't even serve recovery any more (F12).
     """
     row = tx.outbox_row(message_id)
     if row is None or row.sequence_key is None:
@@ -192,20 +231,29 @@ def outgoing(party: Party, tx: Transaction, message_id: str) -> Outgoing | None:
         # As WCF: the LastMessage of 1.0 is an empty message that nothing relates to.
         message_id=None if row.kind == "last" else row.message_id,
         reply_expected=anonymous_reply or row.kind == "create",
-        key=_key(party, tx, record),
+        key=_key(party, tx, record, now),
     )
 
 
 def repeat_later(
-    party: Party, tx: Transaction, message_id: str, now: Now, error: str | None, after: float | None = None
+    party: Party,
+    tx: Transaction,
+    message_id: str,
+    now: Now,
+    error: str | None,
+    after: float | None = None,
+    *,
+    at_once: bool = False,
 ) -> None:
-    """An attempt got no answer that ends the row: it is due again after the back-off (RM-57)."""
+    """An attempt got no answer that ends the row: it is due again after the back-off (RM-57), or at
+    once where something has changed since."""
     row = tx.outbox_row(message_id)
     if row is None:
         return
     attempts = row.attempts + 1
     timers = party.settings.timers
     wait = max(source.backoff(attempts, timers, party.random(1)[0] / 255), after or 0.0)
+    wait = 0.0 if at_once else wait
     record = tx.source(row.sequence_key) if row.sequence_key else None
     ended = record is not None and record.state.ended
     tx.update_outbox(
@@ -248,7 +296,7 @@ def _enqueue(
         number=number,
         kind=kind,
         side=party.side,
-        endpoint=party.address,
+        endpoint=party.realm,
         action=edition_of(party).action(KINDS[kind].value),
         body=b"",
         submitted=now.utc,
@@ -306,12 +354,15 @@ def _body(party: Party, record: SourceRecord, row: OutboxRow, edition: Reliabili
             return row.body
 
 
-def _key(party: Party, tx: Transaction, record: SourceRecord) -> ContextKey | None:
+def _key(party: Party, tx: Transaction, record: SourceRecord, now: Now) -> ContextKey | None:
     """The newest key of the sequence's context. Fails closed: never unprotected (CO-08)."""
     if party.policy.application is None:
         return None
     identifier = record.state.context
-    keys = context_keys(tx.context(identifier, side=party.side, endpoint=party.address)) if identifier else []
-    if not keys:
-        raise SecurityFailure("the sequence's security context is gone: nothing can be sent in it")
+    found = tx.context(identifier, side=party.side, endpoint=party.realm) if identifier else None
+    keys, settings = context_keys(found), party.settings
+    if found is None or not keys or not isinstance(found.state, Conversation):
+        raise SecurityContextExpired("the sequence's security context is gone: nothing can be sent in it")
+    if not found.state.recoverable(now, settings.timers, testing=settings.testing):
+        raise SecurityContextExpired("the security context has expired, and so has the time for recovery")
     return keys[-1]

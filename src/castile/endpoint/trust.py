@@ -28,6 +28,9 @@ SWEPT_ROWS: Final = 256
 def issue(turn: Turn) -> Outgoing:
     """Answer a RequestSecurityToken for a security context token (WS-SC, 3)."""
     party, body = turn.party, turn.body(trust.RequestSecurityToken)
+    edition, _ = _editions(turn)
+    if body.request_type != "Issue":
+        raise trust_violation(edition.namespace, "InvalidRequest", "the action asks for an Issue")
     request = _request(turn, body, turn.inbound.verified.principal or "")
     # Each new context makes room for the next: what nothing can refer to any more goes (SC-33).
     turn.tx.sweep(turn.now, SWEPT_ROWS)
@@ -40,7 +43,7 @@ def issue(turn: Turn) -> Outgoing:
         request, granted, identifier=party.new_id("context"), secret=secret, entropy=entropy
     )
     turn.tx.save_context(
-        ContextRecord(context, party.side, party.address, request.principal, expires=context.expires)
+        ContextRecord(context, party.side, party.realm, request.principal, expires=context.expires)
     )
     return _issued(turn, Kind.ISSUE_RESPONSE, answer, secret)
 

@@ -130,7 +130,7 @@ class Turn:
 
     def stored_context(self, identifier: str) -> ContextRecord | None:
         """A context of this endpoint."""
-        return self.tx.context(identifier, side=self.party.side, endpoint=self.party.address)
+        return self.tx.context(identifier, side=self.party.side, endpoint=self.party.realm)
 
     def recheck(self) -> ContextRecord | None:
         """The context that verified this message, as it is now: keys were read before the step.
@@ -183,6 +183,8 @@ class Turn:
         headers = self.inbound.reliability
         if headers.sequence is None:
             return self.inbound.kind not in (Kind.CREATE_SEQUENCE, Kind.APPLICATION)
+        if self.inbound.kind is Kind.LAST_MESSAGE and not self.inbound.content:
+            return True
         identifier = headers.sequence.identifier
         if any(header.identifier == identifier for header in headers.ack_requested):
             return True
@@ -195,7 +197,7 @@ class Turn:
         Raises `Violation` (UnknownSequence) or `SecurityFailure`.
         """
         record = self.tx.destination(identifier)
-        if record is None or record.side != self.party.side or record.endpoint != self.party.address:
+        if record is None or record.side != self.party.side or record.endpoint != self.party.realm:
             raise unknown_sequence(self.edition.namespace, identifier)
         self._check_dialect(record.state, identifier)
         prove_possession(self.inbound.verified, kind, record.state.context)
@@ -203,7 +205,7 @@ class Turn:
 
     def source(self, identifier: str, kind: Kind) -> SourceRecord:
         """As `destination`, for a sequence of ours in the other direction."""
-        record = self.tx.source_of(identifier, side=self.party.side, endpoint=self.party.address)
+        record = self.tx.source_of(identifier, side=self.party.side, endpoint=self.party.realm)
         if record is None:
             raise unknown_sequence(self.edition.namespace, identifier)
         self._check_dialect(record.state, identifier)
@@ -255,11 +257,12 @@ def carry_out(
                     if row.number in numbers:
                         tx.update_outbox(row.message_id, due=now.utc)
             case Fail():
-                record = replace(record, ended=now.utc)
                 for row in tx.outbox(record.state.key):  # kept for whoever decides, not sent
                     tx.update_outbox(row.message_id, due=None)
             case _:
                 pass
+    if record.state.ended and record.ended is None:
+        record = replace(record, ended=now.utc)
     tx.save_source(record)
     return done
 

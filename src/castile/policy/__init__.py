@@ -52,7 +52,14 @@ class ProtectionPolicy:
     derived_keys: bool = True
     layout: Literal["Strict", "Lax", "LaxTsFirst", "LaxTsLast"] = "Strict"
     reference: CertificateReference = "thumbprint"
-    """How certificates are referred to in what is sent; every form is read."""
+    """How the service's certificate, and in its responses the client's, is referred to in what is
+    sent; every form is read."""
+    initiator_reference: CertificateReference = "direct"
+    """How a client refers to its own certificate; ``direct``: it travels with each request."""
+    protect_tokens: bool = False
+    """A signature covers the token of its key too, as far as one is there (WS-SP 1.2, 6.5)."""
+    password_digest: bool = False
+    """A UsernameToken may give its password as digest (UsernameToken profile 1.1, 3.1)."""
 
 
 _BOOTSTRAPS: Final[dict[str, Callable[[AlgorithmSuite], ProtectionPolicy]]] = {
@@ -89,6 +96,10 @@ class EndpointPolicy:
     (WS-SP 1.2, 9.1)."""
     require_server_entropy: bool = False
     """As `require_client_entropy`: a client takes no key that it has made alone."""
+    renews_contexts: bool = True
+    """A client renews its contexts; False: MustNotSendRenew (WS-SP 1.2, 5.4.7)."""
+    cancels_contexts: bool = True
+    """A client gives its contexts back; False: MustNotSendCancel."""
     encrypt_lifecycle: bool = False
     """Encrypt the bodies of CreateSequence, Close, Terminate and their responses too (CO-09)."""
     two_way: bool = field(default=True)

@@ -18,7 +18,7 @@ from typing import Final
 
 from castile.clock import Now
 from castile.config import Timers
-from castile.errors import CastileError, SecurityFailure, UsageError
+from castile.errors import CastileError, SecurityContextExpired, SecurityFailure, UsageError
 
 MINIMUM_LIFETIME: Final = 600.0
 """Least `token_lifetime` and `token_cache_after_expiry` outside tests (SC-27)."""
@@ -270,7 +270,7 @@ def step(
             if state.phase is Phase.EXPIRED and not (
                 after_expiry and not state.lost and state.recoverable(now, timers, testing=testing)
             ):
-                raise UsageError("the security context has expired: establish a new one")
+                raise SecurityContextExpired("the security context has expired: establish a new one")
             return replace(state, phase=phase), ()
         case RenewalFailed(reason):
             return _aged(replace(state, phase=phase, reason=reason), now), ()

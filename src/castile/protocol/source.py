@@ -99,6 +99,8 @@ class Source:
     """The peer said that its acknowledgement will not change any more."""
     reason: str | None = None
     """Why it is suspect or failed."""
+    suspect_at: float | None = None
+    """UTC: since then the peer only says that it doesn't know the security context (CO-16)."""
     idle_at: float = 0.0
     """UTC: nothing was heard from the peer since then."""
     expires: float | None = None
@@ -381,7 +383,7 @@ def step(state: Source, event: Event, now: Now) -> Step:
         case CloseAnswered():
             if not WSRM[state.edition].can_close:
                 raise _violation(state, "SequenceTerminated", "there is no CloseSequenceResponse in 1.0")
-            return replace(state, phase=phase, idle_at=now.utc), ()
+            return replace(state, phase=phase, suspect_at=None, idle_at=now.utc), ()
         case Terminate(incomplete):
             return _terminate(state, phase, incomplete)
         case PeerClosed():
@@ -393,7 +395,7 @@ def step(state: Source, event: Event, now: Now) -> Step:
         case Faulted(code, reason):
             return _faulted(replace(state, idle_at=now.utc), code, reason, now)
         case Suspect(reason):
-            return replace(state, phase=phase, reason=state.reason if state.ended else reason), ()
+            return _suspect(state, phase, reason, now), ()
         case GiveUp(reason) | Broken(reason):
             return _give_up(state, phase, reason)
         case Drained():
@@ -440,6 +442,7 @@ def _created(state: Source, phase: Phase, event: Created, now: Now) -> Step:
         behavior=event.behavior,
         expires=event.expires,
         reason=None,
+        suspect_at=None,
         idle_at=now.utc,
     )
     return created, ()
@@ -457,6 +460,7 @@ def _acknowledged(state: Source, phase: Phase, event: Acknowledged, now: Now) ->
         final=state.final or event.final,
         peer_room=event.buffer_remaining if fresh else state.peer_room,
         reason=None if state.phase is Phase.SUSPECT else state.reason,
+        suspect_at=None,
         idle_at=now.utc,
     )
     actions: tuple[SourceAction, ...] = (Purge(news.ranges),) if news else ()
@@ -491,6 +495,14 @@ def _checked(state: Source, event: Acknowledged) -> RangeSet:
     if event.final or event.ordered or not numbers.issubset(state.acknowledged):
         raise _invalid(state, event, "it takes back what was acknowledged")
     return numbers
+
+
+def _suspect(state: Source, phase: Phase, reason: str, now: Now) -> Source:
+    """Doubt counts from its beginning; whatever the peer proves ends it."""
+    if state.ended:
+        return replace(state, phase=phase)
+    since = now.utc if state.suspect_at is None else state.suspect_at
+    return replace(state, phase=phase, reason=reason, suspect_at=since)
 
 
 def _close(state: Source, phase: Phase, incomplete: bool, now: Now) -> Step:

@@ -1,0 +1,92 @@
+"""Messages of a client outside any sequence: plain, or under the security context alone."""
+
+from __future__ import annotations
+
+from castile.conversations import Conversations
+from castile.endpoint.alarms import Alarm, alarm_of
+from castile.endpoint.binding import prove_possession
+from castile.endpoint.contexts import context_keys
+from castile.endpoint.inbound import read
+from castile.endpoint.kinds import Kind
+from castile.endpoint.outbound import Outgoing, prepare
+from castile.errors import CastileError, FaultReceived, PeerError, SOAPFault, TransportError
+from castile.security.keys import ContextKey
+from castile.transport.carrier import Carrier
+
+
+def exchange(
+    conversations: Conversations,
+    carrier: Carrier,
+    action: str,
+    body: bytes,
+    deadline: float,
+    *,
+    two_way: bool,
+) -> bytes:
+    """Send one message and give the content of the answer; b"" for a one-way message.
+
+    `deadline`: ticks. Asked to renew, the context is renewed and the message sent once more
+    (SC-28). A context that the peer seems to have lost isn't used for the next message; this one
+    isn't repeated, since without a sequence nobody would know it again.
+    """
+    for again in (True, False):
+        context = conversations.identify(deadline)
+        key = _key(conversations, context)
+        try:
+            return _exchange(conversations, carrier, action, body, deadline, key, two_way=two_way)
+        except FaultReceived as fault:
+            if key is None or not (again and _renewed(conversations, fault, key)):
+                raise
+    raise TransportError("the peer wants a renewal again and again")
+
+
+def _renewed(conversations: Conversations, fault: FaultReceived, key: ContextKey) -> bool:
+    alarm = alarm_of(fault.fault)
+    if alarm is Alarm.LOST:
+        conversations.abandon(key.identifier, authenticated=fault.authenticated)
+    if alarm is not Alarm.RENEW or not conversations.heed(authenticated=fault.authenticated):
+        return False
+    try:
+        conversations.renew(key.identifier, refused=key)
+    except CastileError:
+        conversations.abandon(key.identifier, authenticated=True)
+    return True
+
+
+def _exchange(
+    conversations: Conversations,
+    carrier: Carrier,
+    action: str,
+    body: bytes,
+    deadline: float,
+    key: ContextKey | None,
+    *,
+    two_way: bool,
+) -> bytes:
+    party = conversations.party
+    message_id = party.new_id()
+    outgoing = Outgoing(
+        Kind.APPLICATION, action, body, message_id=message_id, reply_expected=two_way, key=key
+    )
+    if key is not None:
+        conversations.freshen(key.identifier)
+    protected = prepare(party, outgoing, party.now())
+    payload = carrier.post(action, protected.payload, max(0.0, deadline - conversations.now().tick))
+    if payload is None:
+        if two_way:
+            raise TransportError("the peer took the message and gave no answer")
+        return b""
+    inbound = read(party, payload, party.now(), request=False)
+    prove_possession(inbound.verified, Kind.PLAIN, key.identifier if key is not None else None)
+    if two_way and inbound.addressing.relates_to != message_id:
+        raise PeerError("the answer relates to another message")
+    if isinstance(inbound.body, SOAPFault):
+        raise FaultReceived(inbound.body, authenticated=key is not None, exchange=inbound.exchange)
+    return inbound.content
+
+
+def _key(conversations: Conversations, context: str | None) -> ContextKey | None:
+    return context_keys(conversations.record(context))[-1] if context is not None else None
+
+
+__all__ = ["exchange"]
