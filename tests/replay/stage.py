@@ -1,0 +1,116 @@
+"""What both replays share: a clock that is set, random bytes and identifiers from a recording.
+
+Everything else is the product's: it parses, verifies, decides, protects and answers by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import deque
+from collections.abc import Iterable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from castile.clock import Now
+from castile.endpoint.party import Purpose
+from castile.errors import PeerError
+from castile.security import Expectation, Trace, unprotect
+from castile.transport.asgi import Application
+from tests.replay.recording import Spoken, sealed
+from tests.security import recorded
+from tests.security.recorded import LIMITS, TIMERS, Keys
+
+
+@dataclass
+class Clock:
+    """Set to the time of each message; runs on from there."""
+
+    utc: float = 1_795_000_000.0
+    _since: float = field(default_factory=time.monotonic)
+
+    def __call__(self) -> Now:
+        utc = self.utc + time.monotonic() - self._since
+        return Now(utc, utc - 1_700_000_000.0)
+
+    def set(self, utc: float | None) -> None:
+        """Time doesn't run backwards, whatever two machines' clocks say."""
+        if utc is not None and utc > self().utc:
+            self.utc, self._since = utc, time.monotonic()
+
+
+@dataclass
+class Source:
+    """Random bytes and identifiers: the recorded ones in their order, then the machine's."""
+
+    octets: dict[int, deque[bytes]] = field(default_factory=dict)
+    """By length."""
+    names: dict[str, deque[str]] = field(default_factory=dict)
+    """By purpose."""
+    _made: int = 0
+
+    def random(self, length: int) -> bytes:
+        waiting = self.octets.get(length)
+        return waiting.popleft() if waiting else os.urandom(length)
+
+    def new_id(self, purpose: Purpose) -> str:
+        waiting = self.names.get(purpose)
+        if waiting:
+            return waiting.popleft()
+        self._made += 1
+        return f"urn:uuid:00000000-0000-4000-8000-{self._made:012d}"
+
+    def expect(self, octets: Iterable[bytes | None] = (), **names: str | None) -> None:
+        """These come next; None: nothing of the kind."""
+        self.octets, self.names = {}, self.names
+        for each in octets:
+            if each is not None:
+                self.octets.setdefault(len(each), deque()).append(each)
+        for purpose, name in names.items():
+            self.names[purpose] = deque([name] if name is not None else [])
+
+
+def opened(
+    payload: bytes, name: str, keys: Keys, *, status: int = 200, answers: Spoken | None = None
+) -> Spoken:
+    """A message of ours, read with every key of the recording and of the request it answers."""
+    trace, error, verified = Trace(), None, None
+    envelope = recorded.opened(payload)
+    if answers is not None and (key := sealed(answers)) is not None:
+        keys.sealed[key.sha1] = key
+    try:
+        expectation = Expectation(None, None, answers is None)
+        moment = Now(recorded.created(envelope), 0.0)
+        verified = unprotect(envelope, keys, expectation, moment, LIMITS, TIMERS, trace)
+    except PeerError as failure:
+        error = failure
+    found = recorded.Opened(name, envelope, verified, trace, error)
+    return Spoken(name, payload, "", status, found)
+
+
+async def post(app: Application, path: str, content_type: str, payload: bytes) -> tuple[int, bytes]:
+    """One HTTP exchange with an ASGI application; status and body."""
+    events = deque([{"type": "http.request", "body": payload, "more_body": False}])
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def receive() -> MutableMapping[str, Any]:
+        return events.popleft() if events else await asyncio.Future()
+
+    async def send(event: MutableMapping[str, Any]) -> None:
+        sent.append(event)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "scheme": "http",
+        "path": path,
+        "query_string": b"",
+        "headers": [
+            (b"content-type", content_type.encode()),
+            (b"content-length", str(len(payload)).encode()),
+        ],
+        "client": ("127.0.0.1", 40_000),
+    }
+    await app(scope, receive, send)
+    return int(sent[0]["status"]), b"".join(event.get("body", b"") for event in sent[1:])
