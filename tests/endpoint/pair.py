@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import itertools
+import os
 import re
 import shutil
 import sqlite3
@@ -176,7 +177,10 @@ class Network:
 
     def deliver(self, payload: bytes, timeout: float = 30.0) -> HTTPResponse:
         """Hand these bytes to the service."""
-        answer = self.loop.run(self.service.receive(payload, Arrival("/", "")), timeout)
+        try:
+            answer = self.loop.run(self.service.receive(payload, Arrival("/", "")), timeout)
+        except castile.UsageError as error:
+            raise castile.TransportError("the service is down") from error
         self.log.append(Exchange(payload, answer.body, answer.status))
         wait = dict(answer.headers).get("Retry-After")
         return HTTPResponse(answer.status, answer.body, answer.content_type, float(wait) if wait else None)
@@ -224,6 +228,7 @@ class Pair:
     settings: Settings = FAST
     clock: Clock = system
     extend: Extend = lambda service: None
+    random: Callable[[int], bytes] = os.urandom
     received: list[tuple[str | None, int | None, bytes]] = field(default_factory=list)
     contexts: list[castile.RequestContext] = field(default_factory=list)
     """What each run of a handler was told."""
@@ -250,6 +255,7 @@ class Pair:
             store=self.store_file if self.folder else None,
             settings=self.settings,
             clock=self.clock,
+            random=self.random,
         )
 
         @service.raw("urn:test/Echo")

@@ -7,7 +7,9 @@ refusal the store is compared row by row, and the conversation goes on.
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +35,7 @@ from tests.endpoint.pair import (
     Pair,
     action_of,
     body,
+    fast,
     fault_of,
     states,
     tables,
@@ -233,6 +236,35 @@ def refusals(kind: str, context: str) -> set[str]:
     return {"FailedAuthentication", "InvalidSecurity"} if kind == "Cancel" else {"InvalidSecurity"}
 
 
+@pytest.mark.row("F08", "RE-63", "RM-93")
+def test_a_forged_message_breaks_no_wait(pairs: Pairs) -> None:
+    """While a handler runs, its number under a wrong context doesn't take over the open exchange."""
+    inside, gate = threading.Event(), threading.Event()
+
+    def extend(service: castile.Service) -> None:
+        @service.raw("urn:test/Slow")
+        def slow(content: bytes) -> bytes:
+            inside.set()
+            gate.wait(20)
+            return content
+
+    pair = pairs(extend=extend, settings=fast(retransmit_interval=30.0, reply_wait=20.0))
+    client, mallory = pair.client(), pair.client("mallory")
+    mallory.call_raw("urn:test/Echo", BODY)
+    client.call_raw("urn:test/Echo", BODY)
+    identifier = str(client.sequence.report()["identifier"])
+    forge = Forger(pair.policy, pair.party.store, key_of(mallory))
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(client.call_raw, "urn:test/Slow", body(2))
+        assert inside.wait(20)
+        header = forge.sequence(identifier, 2)
+        forged = forge(Kind.APPLICATION, EVIL, header, action="urn:test/Slow", reply=True)
+        assert pair.receive(forged).status == 500
+        gate.set()
+        assert answer.result(20) == body(2)
+    assert len(pair.network.requests("Slow")) == 1
+
+
 # ---------------------------------------------------------------- at the client
 
 
@@ -414,7 +446,8 @@ def test_true_answers_to_other_questions(pairs: Pairs, family: str, offer: bool)
         def fail(content: bytes) -> bytes:
             raise castile.Fault("Sender", content.decode())
 
-    pair = pairs(castile.EndpointPolicy.of(family, two_way=offer), extend=extend)
+    settings = fast(retransmit_interval=0.01, retransmit_limit=0.02)
+    pair = pairs(castile.EndpointPolicy.of(family, two_way=offer), extend=extend, settings=settings)
     client = pair.client()
     recorded: dict[str, HTTPResponse] = {}
     replayed: list[str] = []
