@@ -77,6 +77,11 @@ class Addressing:
     reply_to_required: bool
     """2004/08 has no default for ReplyTo."""
 
+    @property
+    def reply_address(self) -> str | None:
+        """To of a message on the back channel; None where leaving it out says the same (1.0)."""
+        return self.anonymous if self.reply_to_required else None
+
 
 _WSA04: Final = "http://schemas.xmlsoap.org/ws/2004/08/addressing"
 _WSA05: Final = "http://www.w3.org/2005/08/addressing"

@@ -93,14 +93,14 @@ def render(party: Party, outgoing: Outgoing) -> Message:
     """The unprotected message: RM headers, addressing, body.
 
     Requests carry To and, where an answer is wanted, MessageID and an anonymous ReplyTo;
-    responses carry Action and RelatesTo, as WCF's do.
+    responses carry Action and RelatesTo, as WCF's do, and in 2004/08, where To is required, To.
     """
     policy = party.policy
     request = party.side == "client"
     edition = outgoing.edition or policy.addressing
     headers = Headers(
         action=outgoing.action,
-        to=party.address if request else None,
+        to=party.address if request else edition.reply_address,
         message_id=outgoing.message_id,
         reply_to=EPR(edition.anonymous) if request and outgoing.reply_expected else None,
         relates_to=outgoing.relates_to,
