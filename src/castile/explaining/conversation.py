@@ -7,7 +7,8 @@ security context, a sequence) serves those behind it.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from castile.endpoint.kinds import Kind
 from castile.errors import UsageError
@@ -33,6 +34,8 @@ class Conversation:
     keys: Keys
     messages: list[Opened]
     sequences: Sequences
+    paired: bool = False
+    """A response's place says little about its time."""
     requests: dict[str, Opened] = field(default_factory=dict)
     """By MessageID, those that came already."""
     planned: dict[str, Opened] = field(default_factory=dict)
@@ -59,13 +62,23 @@ def explain(capture: Capture, keys: Keys, now: float | None = None) -> Explanati
     for message in messages:
         last = message.now or last
         message.now = last if now is None else now
-    sequences = Sequences(_midway(messages), _ahead(capture, messages))
-    conversation = Conversation(keys.copy(), messages, sequences)
+    sequences = Sequences(_midway(messages), _ahead(messages))
+    conversation = Conversation(keys.copy(), messages, sequences, capture.paired)
     for message in messages:
         if not message.response and (name := _message_id(message)) is not None:
             conversation.planned.setdefault(name, message)
     reports = tuple(_explain(conversation, index) for index in range(len(messages)))
+    if not any(report.problems for report in reports):
+        reports = tuple(map(partial(_with_unsent, sequences), messages, reports))
     return Explanation(verdict(reports), reports)
+
+
+def _with_unsent(sequences: Sequences, message: Opened, report: MessageReport) -> MessageReport:
+    """The report of a message that acknowledges what, in the end, no message was."""
+    texts = tuple(text for each, text in sequences.unsent if each is message)
+    if not texts:
+        return report
+    return replace(report, verdict=_verdict(message, False, True), problems=texts)
 
 
 def _explain(conversation: Conversation, index: int) -> MessageReport:
@@ -81,6 +94,7 @@ def _explain(conversation: Conversation, index: int) -> MessageReport:
     message.wanted = tuple(dict.fromkeys(keys.wanted))
     _learn(conversation, message)
     rules = broken(message, around)
+    conversation.sequences.later = len(conversation.messages) - index if conversation.paired else 0
     followed, notes = conversation.sequences.follow(message, thin=around.thin)
     _remember(conversation, message, around)
     missing, faults = _failures(message, keys)
@@ -172,7 +186,7 @@ def _surroundings(conversation: Conversation, index: int) -> Surroundings:
         octets=conversation.octets,
         signatures=conversation.signatures,
         digest=hashlib.sha256(message.captured.payload).digest(),
-        forerunner=_forerunner(message, after),
+        forerunner=None if conversation.paired else _forerunner(message, after),
     )
 
 
@@ -277,10 +291,10 @@ def _midway(messages: list[Opened]) -> bool:
     )
 
 
-def _ahead(capture: Capture, messages: list[Opened]) -> dict[str, int]:
-    """The highest number of each sequence, where a response's place says little about its time."""
+def _ahead(messages: list[Opened]) -> dict[str, int]:
+    """The highest number of each sequence in the whole capture."""
     highest: dict[str, int] = {}
-    for message in messages if capture.paired else ():
+    for message in messages:
         header = message.reliability.sequence
         if header is not None:
             highest[header.identifier] = max(header.number, highest.get(header.identifier, 0))

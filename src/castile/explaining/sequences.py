@@ -108,7 +108,11 @@ class Sequences:
     midway: bool = False
     """The capture begins in the middle: sequences may come from before it."""
     ahead: dict[str, int] = field(default_factory=dict)
-    """The highest number that the whole capture uses, where responses may stand too early."""
+    """The highest number that the whole capture uses."""
+    later: int = 0
+    """How many messages behind this one may have been sent before it: a response may stand too early."""
+    unsent: list[tuple[Opened, str]] = field(default_factory=list)
+    """Acknowledgements of what no message of the capture was: wrong, if nothing else explains them."""
     followed: dict[str, Followed] = field(default_factory=dict)
     creating: list[Opened] = field(default_factory=list)
     unseen: bool = False
@@ -296,9 +300,10 @@ class Sequences:
             if found is None:
                 continue
             upper = max([*_acknowledged(message, header.identifier), 0])
-            if found.source.highest < upper <= self.ahead.get(header.identifier, 0):
-                count = upper - found.source.highest
-                _source(found, source.Submit(count), _now(message), wrong, [])
+            if found.source.highest < upper <= found.source.highest + self.later:
+                if upper > self.ahead.get(header.identifier, 0):
+                    self.unsent.append((message, f"sequence {header.identifier}: {upper} was never sent"))
+                _source(found, source.Submit(upper - found.source.highest), _now(message), wrong, [])
             event = source.Acknowledged(header.ranges, header.final, header.nacks)
             _source(found, event, _now(message), wrong, [])
 
