@@ -234,9 +234,16 @@ class Client:
         if key is not None:
             sequence = ClientSequence(self._pump)
             if not sequence.wait_until_acknowledged(timers.close_timeout):
-                self._leave(key)
+                rows = self._store.run(lambda tx: tx.outbox(key)).result()
+                self._leave(tuple(row.number for row in rows if row.number is not None))
                 return
             self._pump.finish(key, timers.close_timeout)
+        retired = self._pump.retired
+        if retired.keys:
+            self._pump.wait(lambda: not retired.waits(), self._pump.now().tick + timers.close_timeout)
+        if numbers := retired.in_doubt():
+            self._leave(numbers)
+        retired.give_back()
         self._give_back()
 
     def _give_back(self) -> None:
@@ -246,10 +253,8 @@ class Client:
         if state is not None and any(each.identifier == state.identifier for each in pending):
             self._pump.conversations.cancel(state)
 
-    def _leave(self, key: str) -> None:
+    def _leave(self, numbers: tuple[int, ...]) -> None:
         """Time is up with something unanswered: never silently (RM-134)."""
-        rows = self._store.run(lambda tx: tx.outbox(key)).result()
-        numbers = tuple(row.number for row in rows if row.number is not None)
         if self._store.location is None:
             raise InDoubt("closed without a store while messages were unanswered", numbers=numbers)
         reliability_log.warning("messages %s stay in the store for the next process", numbers)

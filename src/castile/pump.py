@@ -20,7 +20,7 @@ from typing import Final, TypeVar
 from castile.clock import Now
 from castile.conversations import Conversations, held
 from castile.doubts import Doubts
-from castile.endpoint import answers, recover, requests
+from castile.endpoint import answers, requests
 from castile.endpoint.answers import Answered
 from castile.endpoint.inbound import Inbound, log_refusal, read
 from castile.endpoint.outbound import prepare
@@ -41,6 +41,7 @@ from castile.errors import (
 )
 from castile.plain import exchange
 from castile.protocol import source
+from castile.retired import Retired
 from castile.security.keys import ContextKey
 from castile.store import Transaction
 from castile.store.records import OutboxRow, ReplyRow, SourceRecord
@@ -62,6 +63,7 @@ class Pump:
     key: str | None = None
     """The default sequence of this process."""
     conversations: Conversations = field(init=False)
+    retired: Retired = field(init=False)
     doubts: Doubts = field(init=False)
     _creating: threading.Lock = field(default_factory=threading.Lock)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -71,14 +73,6 @@ class Pump:
     _leased: set[str] = field(default_factory=set)
     _waiting: dict[str, list[Future[ReplyRow]]] = field(default_factory=dict)
     _faults: dict[str, FaultReceived] = field(default_factory=dict)
-    _earlier: list[str] = field(default_factory=list)
-    """Sequences of earlier processes that are not ended yet, oldest first."""
-    _admitted: set[str] = field(default_factory=set)
-    """Those of them whose turn has come."""
-    _earlier_contexts: frozenset[str] = frozenset()
-    """Contexts of earlier processes, to be given back after their sequences."""
-    _clear: threading.Event = field(default_factory=threading.Event)
-    """Nothing of an earlier process is unfinished: new work may go."""
     _thread: threading.Thread | None = None
     _pool: ThreadPoolExecutor | None = None
     _stopping: bool = False
@@ -86,6 +80,7 @@ class Pump:
 
     def __post_init__(self) -> None:
         self.conversations = Conversations(self.party, self.carrier, self.now, self._background)
+        self.retired = Retired(self.party, self.conversations, self.now)
         self.doubts = Doubts(self.party, self.conversations, self.now, self.retire, self._tell_failed)
 
     def now(self) -> Now:
@@ -99,83 +94,10 @@ class Pump:
         """One step of the store, committed."""
         return self.party.run(step)
 
-    # what an earlier process left
-
     def recover(self) -> None:
-        """Take over what an earlier process left in the store: unacknowledged messages are due
-        at once, without waiting for traffic (F37)."""
-        if self.party.policy.reliability is None:
-            self._clear.set()
-            return
-        self._earlier, self._earlier_contexts = self.run(
-            lambda tx: (
-                recover.earlier_sequences(self.party, tx),
-                recover.earlier_contexts(self.party, tx),
-            )
-        )
-        if self._earlier:
-            count = len(self._earlier)
-            reliability_log.warning("%s sequences of an earlier process are being finished", count)
-        else:
-            self._clear.set()
-        if self._earlier or self._earlier_contexts:
+        """Take over what an earlier process left in the store."""
+        if self.retired.recover():
             self._start()
-
-    def _finish_earlier(self, now: Now) -> None:
-        """Let the oldest with messages go on, so that the order holds; close what has nothing left
-        to say, best effort, for peers forget idle sequences."""
-        unfinished = False
-
-        def step(tx: Transaction, key: str) -> bool | None:
-            record, rows = tx.source(key), tx.outbox(key)
-            if record is None or record.state.ended:
-                return None
-            # Nothing waits for a peer that seems to have lost the context (CO-16).
-            busy = any(row.kind == "application" for row in rows) and record.state.suspect_at is None
-            if key not in self._admitted and not (busy and unfinished):
-                requests.admit(self.party, tx, key, now)
-            if not rows:  # whatever isn't acknowledged was answered
-                requests.close(self.party, tx, key, now, incomplete=bool(record.state.unacknowledged))
-            return busy
-
-        for key in list(self._earlier):
-            busy = self.run(lambda tx, key=key: step(tx, key))  # type: ignore[misc]
-            if busy is None:
-                self._earlier.remove(key)
-            if not (busy and unfinished):
-                self._admitted.add(key)
-            unfinished = unfinished or bool(busy)
-        if not unfinished and not self._clear.is_set():
-            self._clear.set()
-            self._release()
-        if not self._earlier and self._pool is not None:
-            contexts, self._earlier_contexts = self._earlier_contexts, frozenset()
-            self._pool.submit(self._cancel_earlier, contexts)
-
-    def _cancel_earlier(self, contexts: frozenset[str]) -> None:
-        """Contexts of earlier processes are given back once no sequence needs them.
-
-        Only theirs: one that is in the store but not yet named as this process's own is new.
-        """
-        try:
-            current = self.conversations.identifier
-            for state in self.run(lambda tx: recover.idle_contexts(self.party, tx, current)):
-                if state.identifier in contexts and not self._stopping:
-                    self.conversations.cancel(state)
-        except CastileError as error:
-            reliability_log.warning("contexts of an earlier process stay: %s", error)
-
-    def _release(self) -> None:
-        """New sequences waited for the earlier ones, so that order holds across a restart."""
-        now = self.now()
-
-        def step(tx: Transaction) -> None:
-            for record in tx.sources(side=self.party.side, endpoint=self.party.realm, unfinished=True):
-                if record.state.phase is source.Phase.CREATING and record.state.key not in self._earlier:
-                    requests.admit(self.party, tx, record.state.key, now)
-
-        self.run(step)
-        self._wake.set()
 
     # messages
 
@@ -192,7 +114,7 @@ class Pump:
                     if record is not None and self._retirable(record):
                         return None
                     record = requests.new_sequence(self.party, tx, now)  # noqa: B023
-                    if not self._clear.is_set():
+                    if not self.retired.clear.is_set():
                         for row in tx.outbox(record.state.key):
                             tx.update_outbox(row.message_id, due=None)
                     return record.state.key
@@ -206,29 +128,18 @@ class Pump:
     def _takes(self, record: SourceRecord) -> bool:
         """Whether a sequence takes new messages: its context must be good for them (F12)."""
         state = record.state
-        if state.key in self._earlier:
+        if state.key in self.retired.keys:
             return False
         if state.phase is source.Phase.OPEN:
             return self.conversations.serves(state.context)
         return state.phase is source.Phase.CREATING
 
     def _retirable(self, record: SourceRecord) -> bool:
-        return record.state.phase is source.Phase.OPEN and record.state.key not in self._earlier
+        return record.state.phase is source.Phase.OPEN and record.state.key not in self.retired.keys
 
     def retire(self, key: str) -> None:
-        """A sequence takes nothing new any more: what is in it is finished as those of earlier
-        processes are. New work comes after it, unless it is suspect (F12, CO-16)."""
-        record, rows = self.run(lambda tx: (requests.source_record(tx, key), tx.outbox(key)))
-        with self._lock:
-            if key in self._earlier or record.state.ended:
-                return
-            if record.state.context is not None:
-                self._earlier_contexts |= {record.state.context}
-            self._admitted.add(key)
-            self._earlier.append(key)
-            if record.state.suspect_at is None and any(row.kind == "application" for row in rows):
-                self._clear.clear()
-        reliability_log.info("a sequence takes nothing new any more: %s", record.state.identifier)
+        """A sequence takes nothing new any more: what is in it is finished (F12, CO-16)."""
+        self.retired.add(key)
         self._start()
         self._wake.set()
 
@@ -345,7 +256,7 @@ class Pump:
 
     def _open(self, key: str, deadline: float) -> bool:
         """The sequence exists at the peer. One caller creates it, the others wait for that."""
-        if not self._clear.wait(self._left(deadline)):
+        if not self.retired.clear.wait(self._left(deadline)):
             return False
         with held(self._creating, self._left(deadline)):
             record, rows = self.run(lambda tx: (requests.source_record(tx, key), tx.outbox(key)))
@@ -530,8 +441,8 @@ class Pump:
 
     def _round(self, now: Now) -> float:
         """Send what is due; seconds until there may be more."""
-        if self._earlier or self._earlier_contexts:
-            self._finish_earlier(now)
+        if self.retired.pending:
+            self.retired.finish(self._background)
         party = self.party
         rows = self.run(lambda tx: tx.due(now.utc, 64, side=party.side, endpoint=party.realm))
         for row in rows:

@@ -1,0 +1,157 @@
+"""Sequences of a client that take nothing new: those of earlier processes, and those whose context
+is past its end or in doubt. What is in them is finished, then they are closed (F12, F37, CO-16).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from castile.clock import Now
+from castile.conversations import Conversations
+from castile.endpoint import recover, requests
+from castile.endpoint.party import Party, reliability_log
+from castile.errors import CastileError
+from castile.protocol import source
+from castile.store import Transaction
+
+
+@dataclass(slots=True)
+class Retired:
+    """They go on one after the other, the oldest first, and new work comes behind them: so the
+    order of messages holds. Nothing waits for one that is suspect."""
+
+    party: Party
+    conversations: Conversations
+    now: Callable[[], Now]
+    keys: list[str] = field(default_factory=list)
+    """Those that aren't ended yet, oldest first."""
+    clear: threading.Event = field(default_factory=threading.Event)
+    """None of them holds new work up."""
+    _own: set[str] = field(default_factory=set)
+    """Those that this process has made."""
+    _admitted: set[str] = field(default_factory=set)
+    """Those whose turn has come."""
+    _contexts: frozenset[str] = frozenset()
+    """Their contexts, to be given back after them."""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _giving: threading.Lock = field(default_factory=threading.Lock)
+
+    def recover(self) -> bool:
+        """Take over what an earlier process left in the store: unacknowledged messages are due
+        at once, without waiting for traffic (F37). True: there is something to do."""
+        if self.party.policy.reliability is None:
+            self.clear.set()
+            return False
+        self.keys, self._contexts = self.party.run(
+            lambda tx: (
+                recover.earlier_sequences(self.party, tx),
+                recover.earlier_contexts(self.party, tx),
+            )
+        )
+        if self.keys:
+            count = len(self.keys)
+            reliability_log.warning("%s sequences of an earlier process are being finished", count)
+        else:
+            self.clear.set()
+        return self.pending
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.keys or self._contexts)
+
+    def add(self, key: str) -> None:
+        """A sequence of this process takes nothing new any more. New work comes after what is in
+        it, unless it is suspect."""
+        record, rows = self.party.run(lambda tx: (requests.source_record(tx, key), tx.outbox(key)))
+        with self._lock:
+            if key in self.keys or record.state.ended:
+                return
+            if record.state.context is not None:
+                self._contexts |= {record.state.context}
+            self._own.add(key)
+            self._admitted.add(key)
+            self.keys.append(key)
+            if record.state.suspect_at is None and any(row.kind == "application" for row in rows):
+                self.clear.clear()
+        reliability_log.info("a sequence takes nothing new any more: %s", record.state.identifier)
+
+    def finish(self, spawn: Callable[[Callable[[], None]], None]) -> None:
+        """Let the oldest with messages go on; close what has nothing left to say, best effort, for
+        peers forget idle sequences. `spawn` runs what waits for the network."""
+        keys, unfinished, now = list(self.keys), False, self.now()
+
+        def step(tx: Transaction, key: str) -> bool | None:
+            record, rows = tx.source(key), tx.outbox(key)
+            if record is None or record.state.ended:
+                return None
+            # Nothing waits for a peer that seems to have lost the context (CO-16).
+            busy = any(row.kind == "application" for row in rows) and record.state.suspect_at is None
+            if key not in self._admitted and not (busy and unfinished):
+                requests.admit(self.party, tx, key, now)
+            if not rows:  # whatever isn't acknowledged was answered
+                requests.close(self.party, tx, key, now, incomplete=bool(record.state.unacknowledged))
+            return busy
+
+        for key in keys:
+            busy = self.party.run(lambda tx, key=key: step(tx, key))  # type: ignore[misc]
+            if busy is None:
+                self.keys.remove(key)
+            if not (busy and unfinished):
+                self._admitted.add(key)
+            unfinished = unfinished or bool(busy)
+        with self._lock:
+            ready = not unfinished and not self.clear.is_set() and set(self.keys) <= set(keys)
+            if ready:
+                self.clear.set()
+        if ready:
+            self.party.run(self._release)
+        if not self.keys and self._contexts:
+            spawn(self.give_back)
+
+    def give_back(self) -> None:
+        """Their contexts are given back once no sequence needs them.
+
+        Only theirs: one that is in the store but not yet named as this process's own is new.
+        """
+        with self._giving:
+            contexts, self._contexts = self._contexts, frozenset()
+            if not contexts:
+                return
+            try:
+                current = self.conversations.identifier
+                for state in self.party.run(lambda tx: recover.idle_contexts(self.party, tx, current)):
+                    if state.identifier in contexts and not self.conversations.stopping:
+                        self.conversations.cancel(state)
+            except CastileError as error:
+                reliability_log.warning("contexts of ended sequences stay: %s", error)
+
+    def _release(self, tx: Transaction) -> None:
+        """New sequences waited for these, so that order holds."""
+        now = self.now()
+        for record in tx.sources(side=self.party.side, endpoint=self.party.realm, unfinished=True):
+            if record.state.phase is source.Phase.CREATING and record.state.key not in self.keys:
+                requests.admit(self.party, tx, record.state.key, now)
+
+    def in_doubt(self) -> tuple[int, ...]:
+        """Numbers of messages of this process in sequences that aren't finished."""
+
+        def step(tx: Transaction) -> tuple[int, ...]:
+            rows = [row for key in self.keys if key in self._own for row in tx.outbox(key)]
+            return tuple(row.number for row in rows if row.kind == "application" and row.number is not None)
+
+        return self.party.run(step)
+
+    def waits(self) -> bool:
+        """Whether sequences of this process may still be finished soon: a suspect one may not."""
+
+        def step(tx: Transaction) -> bool:
+            records = [tx.source(key) for key in self.keys if key in self._own]
+            return any(
+                record is not None and not record.state.ended and record.state.suspect_at is None
+                for record in records
+            )
+
+        return self.party.run(step)
