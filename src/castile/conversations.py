@@ -79,7 +79,7 @@ class Conversations:
         Raises `TransportError` once `deadline` (ticks) has passed, `FaultReceived` or
         `SecurityFailure` at once.
         """
-        if self.party.policy.application is None:
+        if not self.party.policy.has_contexts:
             return None
         with held(self._establishing, max(0.0, deadline - self.now().tick)):
             current = self.identifier
@@ -100,7 +100,7 @@ class Conversations:
         Asks no store: it may be called inside a step.
         """
         if identifier is None:
-            return self.party.policy.application is None
+            return not self.party.policy.has_contexts
         life, utc = self._lives.get(identifier), self.now().utc
         if life is None or life.abandoned:
             return False
@@ -280,24 +280,20 @@ class Conversations:
         outgoing = next(dialogue)
         while True:
             protected = prepare(self.party, outgoing, self.party.now())
-            if protected.key is not None:
-                self.party.keyring.sealed_keys[protected.key.sha1] = protected.key
-            try:
+            with self.party.keyring.holding(protected.key):
                 payload = self.carrier.post(outgoing.action, protected.payload)
                 if payload is None:
                     raise TransportError("the trust service gave no answer")
                 inbound = read(self.party, payload, self.party.now(), request=False)
-                self._reject_replay(inbound)
-            finally:
-                if protected.key is not None:
-                    del self.party.keyring.sealed_keys[protected.key.sha1]
+                self.reject_replay(inbound)
             try:
                 outgoing = dialogue.send(inbound)
             except StopIteration as stop:
                 state: Conversation = stop.value
                 return state
 
-    def _reject_replay(self, inbound: Inbound) -> None:
+    def reject_replay(self, inbound: Inbound) -> None:
+        """Refuse an answer that came before."""
         evidence, expires, now = inbound.verified.evidence, inbound.verified.expires, self.now()
         if evidence:
             self.party.run(lambda tx: tx.reject_replay(evidence, expires, now))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from cryptography import x509
+
 from castile.conversations import Conversations
 from castile.endpoint.alarms import Alarm, alarm_of
 from castile.endpoint.binding import prove_possession
@@ -9,7 +11,16 @@ from castile.endpoint.contexts import context_keys
 from castile.endpoint.inbound import read
 from castile.endpoint.kinds import Kind
 from castile.endpoint.outbound import Outgoing, prepare
-from castile.errors import CastileError, FaultReceived, PeerError, SOAPFault, TransportError
+from castile.endpoint.party import Party
+from castile.errors import (
+    CastileError,
+    FaultReceived,
+    PeerError,
+    PolicyError,
+    SecurityFailure,
+    SOAPFault,
+    TransportError,
+)
 from castile.security.keys import ContextKey
 from castile.transport.carrier import Carrier
 
@@ -66,23 +77,46 @@ def _exchange(
     party = conversations.party
     message_id = party.new_id()
     outgoing = Outgoing(
-        Kind.APPLICATION, action, body, message_id=message_id, reply_expected=two_way, key=key
+        Kind.APPLICATION,
+        action,
+        body,
+        message_id=message_id,
+        reply_expected=two_way,
+        key=key or _certificate(party),
     )
     if key is not None:
         conversations.freshen(key.identifier)
     protected = prepare(party, outgoing, party.now())
-    payload = carrier.post(action, protected.payload, max(0.0, deadline - conversations.now().tick))
-    if payload is None:
-        if two_way:
-            raise TransportError("the peer took the message and gave no answer")
-        return b""
-    inbound = read(party, payload, party.now(), request=False)
-    prove_possession(inbound.verified, Kind.PLAIN, key.identifier if key is not None else None)
+    with party.keyring.holding(protected.key):
+        payload = carrier.post(action, protected.payload, max(0.0, deadline - conversations.now().tick))
+        if payload is None:
+            if two_way:
+                raise TransportError("the peer took the message and gave no answer")
+            return b""
+        inbound = read(party, payload, party.now(), request=False)
+    if party.policy.application is None or key is not None:
+        prove_possession(inbound.verified, Kind.PLAIN, key.identifier if key is not None else None)
+    else:
+        conversations.reject_replay(inbound)
+    if protected.key is not None and inbound.verified.primary != protected.key.identity:
+        raise SecurityFailure("the answer is under the key of another request", part="wsse:Security")
     if two_way and inbound.addressing.relates_to != message_id:
         raise PeerError("the answer relates to another message")
     if isinstance(inbound.body, SOAPFault):
-        raise FaultReceived(inbound.body, authenticated=key is not None, exchange=inbound.exchange)
+        secured = party.policy.application is not None
+        raise FaultReceived(inbound.body, authenticated=secured, exchange=inbound.exchange)
     return inbound.content
+
+
+def _certificate(party: Party) -> x509.Certificate | None:
+    """The service's certificate, where the policy has messages protected by certificates alone."""
+    if party.policy.application is None or party.policy.has_contexts:
+        return None
+    if party.certificate is None:
+        raise PolicyError(
+            "the policy has messages sealed for the service's certificate: give it as service_certificate="
+        )
+    return party.certificate
 
 
 def _key(conversations: Conversations, context: str | None) -> ContextKey | None:

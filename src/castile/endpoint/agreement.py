@@ -75,7 +75,8 @@ def _opened(party: Party, answer: RequestSecurityTokenResponse) -> bytes:
         private = party.keyring.private_key(info.reference)
     if sealed is None or private is None:
         raise _refused("the answer's key is encrypted for somebody else")
-    return open_key(private, sealed)
+    section = party.policy.bootstrap
+    return open_key(private, sealed, section.suite if section else None, legacy=False)
 
 
 def _refused(text: str) -> SecurityFailure:

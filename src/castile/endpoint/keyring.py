@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pybase64
@@ -66,6 +67,18 @@ class Keyring:
     def sealed_key(self, sha1: str) -> SealedKey | None:
         """The key of an EncryptedKey that we made and that a response refers to."""
         return self.sealed_keys.get(sha1)
+
+    @contextmanager
+    def holding(self, key: SealedKey | None) -> Iterator[None]:
+        """While the answer to a message is awaited whose EncryptedKey it may be under."""
+        if key is None:
+            yield
+            return
+        self.sealed_keys[key.sha1] = key
+        try:
+            yield
+        finally:
+            del self.sealed_keys[key.sha1]
 
     def authenticate(self, name: str, password: str) -> bool | None:
         """Whether the password is right; None for an unknown user.

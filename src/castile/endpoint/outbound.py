@@ -72,7 +72,6 @@ def prepare(party: Party, outgoing: Outgoing, now: Now) -> Protected:
     if outgoing.key is None:
         return Protected(soap.render(message), None, ())
     policy = party.policy
-    bootstrap = outgoing.kind.bootstrap
     section = party.section(outgoing.kind, own_key=isinstance(outgoing.key, ContextKey))
     if section is None or policy.conversation is None:
         return Protected(soap.render(message), None, ())
@@ -82,7 +81,7 @@ def prepare(party: Party, outgoing: Outgoing, now: Now) -> Protected:
         edition=policy.conversation,
         key=outgoing.key,
         request=request,
-        username=party.username if bootstrap and request and section.username else None,
+        username=party.username if request and section.username else None,
         encrypt=_encrypts(party, outgoing) and section.encrypt_body,
         endorsing=(outgoing.endorsing,) if outgoing.endorsing else (),
     )

@@ -116,6 +116,11 @@ class EndpointPolicy:
             raise PolicyError(f"{conversation.name} goes with {twin}, not with {given}")
 
     @property
+    def has_contexts(self) -> bool:
+        """Whether messages are protected by a security context; else by certificates, or not."""
+        return self.application is not None and self.application.protection_token == "context"
+
+    @property
     def dialect(self) -> str:
         """The editions of its messages, by name: a sequence stays with them for life (RM-03)."""
         rows = (self.soap, self.addressing, self.reliability, self.conversation)
