@@ -228,7 +228,7 @@ def test_a_key_encrypted_for_the_client(form: str) -> None:
             id=None,
             algorithm=RSA_OAEP,
             key=KeyInfo(reference),
-            cipher=seal_key(who, octets),
+            cipher=seal_key(who, octets, RSA_OAEP),
             digest=None,
         )
         written = RequestSecurityTokenResponse(token=TOKEN, proof_key=sealed).render(WST_1_3)
