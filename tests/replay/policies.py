@@ -86,6 +86,8 @@ def _security(root: Element, recording: Recording) -> dict[str, Any]:
         "trust": trust,
         "bootstrap": None if inner is None else _section(inner, "x509"),
         "application": _section(outer, "x509" if token is None else "context"),
+        "cancels_contexts": token is None or not _has(token, "MustNotSendCancel"),
+        "renews_contexts": token is None or not _has(token, "MustNotSendRenew"),
         "require_client_entropy": assertion is not None and _has(assertion, "RequireClientEntropy"),
         "require_server_entropy": assertion is not None and _has(assertion, "RequireServerEntropy"),
     }
