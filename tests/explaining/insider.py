@@ -8,17 +8,22 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding
 from lxml import etree
 
 from castile import xml
 from castile.clock import iso
 from castile.messages.conversation import DerivedKeyToken
-from castile.policy.suites import AES256_CBC, HMAC_SHA1, SHA1
+from castile.policy.suites import AES256_CBC, HMAC_SHA1, RSA_SHA1, SHA1
 from castile.security.coverage import header_name
 from castile.security.encryption import CIPHERS
 from castile.security.keys import derive
 from castile.security.signature import DIGESTS, mac
-from castile.versions import DS, EXC_C14N, WSSE, WSU, XENC, Conversation
+from castile.versions import BASE64_BINARY, DS, EXC_C14N, WSSE, WSU, X509_V3, XENC, Conversation
 
 ID = f"{{{WSU}}}Id"
 SECURITY = f"{{{WSSE}}}Security"
@@ -122,15 +127,19 @@ def _signature(
     info = _e(signature, DS, "SignedInfo")
     _e(info, DS, "CanonicalizationMethod", Algorithm=EXC_C14N)
     _e(info, DS, "SignatureMethod", Algorithm=HMAC_SHA1)
+    _refer_to(info, parts, names)
+    value = b64encode(mac(HMAC_SHA1, key, xml.canonical(info))).decode()
+    _e(signature, DS, "SignatureValue", value)
+    _refer(_e(signature, DS, "KeyInfo"), f"#{token}", context.edition.derived_key_type)
+    return signature
+
+
+def _refer_to(info: etree._Element, parts: dict[str, etree._Element], names: list[str]) -> None:
     for name in names:
         reference = _e(info, DS, "Reference", URI=f"#{parts[name].get(ID)}")
         _e(_e(reference, DS, "Transforms"), DS, "Transform", Algorithm=EXC_C14N)
         _e(reference, DS, "DigestMethod", Algorithm=SHA1)
         _e(reference, DS, "DigestValue", b64encode(DIGESTS[SHA1](xml.canonical(parts[name]))).decode())
-    value = b64encode(mac(HMAC_SHA1, key, xml.canonical(info))).decode()
-    _e(signature, DS, "SignatureValue", value)
-    _refer(_e(signature, DS, "KeyInfo"), f"#{token}", context.edition.derived_key_type)
-    return signature
 
 
 def _encrypt(
@@ -146,3 +155,29 @@ def _encrypt(
     _refer(_e(data, DS, "KeyInfo"), f"#{token}", context.edition.derived_key_type)
     cipher = CIPHERS[AES256_CBC].seal(key, os.urandom(16), content)
     _e(_e(data, XENC, "CipherData"), XENC, "CipherValue", b64encode(cipher).decode())
+
+
+def sign_as(root: etree._Element, certificate: x509.Certificate, key: RSAPrivateKey, created: float) -> bytes:
+    """The envelope signed by a certificate that it carries: every header, Timestamp and Body."""
+    root = deepcopy(root)
+    header, body = root[0], root[1]
+    parts = {"Body": body, **{header_name(block): block for block in header}}
+    security = etree.SubElement(header, SECURITY)
+    stamp = _e(security, WSU, "Timestamp", id_="ts")
+    _e(stamp, WSU, "Created", iso(created))
+    _e(stamp, WSU, "Expires", iso(created + 300))
+    parts["wsu:Timestamp"] = stamp
+    for index, block in enumerate(parts.values()):
+        block.set(ID, f"p{index}")
+    octets = b64encode(certificate.public_bytes(Encoding.DER)).decode()
+    token = _e(security, WSSE, "BinarySecurityToken", octets, id_="bst", ValueType=X509_V3)
+    token.set("EncodingType", BASE64_BINARY)
+    signature = etree.SubElement(security, f"{{{DS}}}Signature", nsmap={"ds": DS})
+    info = _e(signature, DS, "SignedInfo")
+    _e(info, DS, "CanonicalizationMethod", Algorithm=EXC_C14N)
+    _e(info, DS, "SignatureMethod", Algorithm=RSA_SHA1)
+    _refer_to(info, parts, list(parts))
+    value = key.sign(xml.canonical(info), PKCS1v15(), hashes.SHA1())
+    _e(signature, DS, "SignatureValue", b64encode(value).decode())
+    _refer(_e(signature, DS, "KeyInfo"), "#bst", X509_V3)
+    return etree.tostring(root)

@@ -7,11 +7,13 @@ from base64 import b64encode
 from collections.abc import Iterator
 
 import pytest
+import trustme
 from lxml import etree
 
+from castile.explaining.keys import load
 from tests.conftest import shared
 from tests.explaining.attacks import insider, outsider, security_of
-from tests.explaining.insider import EVIL, EVIL_SECRET, protect
+from tests.explaining.insider import EVIL, EVIL_SECRET, protect, sign_as
 from tests.explaining.recording import Recording, blamed, plain
 
 pytestmark = pytest.mark.row("OP-18")
@@ -195,6 +197,26 @@ def test_an_unsigned_header_beside_signed_ones() -> None:
             etree.SubElement(header, "{http://www.w3.org/2005/08/addressing}Address").text = "urn:evil:1"
             root[0].insert(0, header)
             assert blamed(base.changed(file, etree.tostring(root)).explain()) == file
+
+
+def test_a_signer_from_elsewhere() -> None:
+    """An attacker's own certificate; one that a known authority has issued is no stranger."""
+    kind = trustme.KeyType.RSA
+    authority = trustme.CA(key_type=kind)
+    known = authority.issue_cert("somebody", key_type=kind)
+    issued = trustme.CA(key_type=kind).issue_cert("attacker", key_type=kind)
+    base = recording("ws05-cert-nonego-nosc-norm-asym")
+    file = "03-request.xml"
+    message = base.open()[file]
+    keys = base.keys.copy()
+    keys.add(load([authority.cert_pem.bytes()]))
+    for leaf, expected in ((issued, file), (known, None)):
+        found = load([leaf.private_key_and_cert_chain_pem.bytes()])
+        payload = sign_as(plain(message), found.certificates[0], found.private[0], message.now)
+        explanation = base.with_keys(keys).changed(file, payload).explain()
+        assert blamed(explanation) == expected, explanation.problems
+        assert expected is None or "not among the keys" in explanation.problems[0][1]
+    assert blamed(base.changed(file, payload).explain()) == file
 
 
 # ---- over TLS

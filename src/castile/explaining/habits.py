@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from castile.explaining.opened import Opened
-from castile.messages import reliability
+from castile.messages import reliability, trust
 from castile.policy import suites
 from castile.security.coverage import header_name
 from castile.security.trace import ReferenceChecked, SignatureChecked
@@ -101,6 +101,7 @@ def _habits(message: Opened) -> Iterator[str]:
                 break
     if isinstance(message.body, reliability.CreateSequence):
         yield from _create_habits(message, message.body)
+    yield from _entropy_habits(message)
     yield from _time_habits(message)
     yield from _user_habits(message)
     yield from _habits_of_form(message)
@@ -120,6 +121,15 @@ def _create_habits(message: Opened, body: reliability.CreateSequence) -> Iterato
         yield "AcksTo, ReplyTo and Offer/Endpoint differ: legal, but WCF wants them equal octet for octet"
     if body.token is None and message.shape.context is not None:
         yield "CreateSequence has no SecurityTokenReference: WCF and Metro refuse that, CXF always does so"
+
+
+def _entropy_habits(message: Opened) -> Iterator[str]:
+    body = message.body
+    if not isinstance(body, trust.RequestSecurityToken | trust.RequestSecurityTokenResponse):
+        return
+    shown = body.entropy is not None or getattr(body, "proof_secret", None) is not None
+    if shown and (message.verified is None or "Body" not in message.verified.encrypted):
+        yield "what the context's key is made from stands in clear: it needs TLS"
 
 
 def _time_habits(message: Opened) -> Iterator[str]:

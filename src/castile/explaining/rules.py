@@ -91,6 +91,9 @@ def _shrunk(message: Opened, around: Surroundings) -> Iterator[str]:
         return
     primary = _primary(message)
     if any("Body" in signature.covered for signature in primary):
+        stamped = any("wsu:Timestamp" in signature.covered for signature in primary)
+        if message.bootstrap and message.shape.timestamp and not stamped:
+            yield f"{message.exchange} leaves its Timestamp unsigned"
         return
     covered = sorted({name for signature in primary for name in signature.covered})
     said = f"signs only {', '.join(covered)}" if covered else "is encrypted without a signature"
