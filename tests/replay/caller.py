@@ -62,12 +62,13 @@ class Wire:
         readable = exchange.request.opened.verified is not None or not exchange.request.secured
         found = differences(shape(exchange.request), shape(ours)) if readable else []
         self.sent.append(Sent(exchange.request.name, tuple(found)))
-        if exchange.response is None:
-            return HTTPResponse(202, b"", "")
-        self.clock.set(exchange.response.created)
+        response = exchange.response
+        if response is not None:
+            self.clock.set(response.created)
         if exchange.lost:
             raise TransportError("the response was lost")
-        response = exchange.response
+        if response is None:
+            return HTTPResponse(202, b"", "")
         return HTTPResponse(response.status, response.payload, response.content_type)
 
     async def apost(self, request: HTTPRequest, timeout: float) -> HTTPResponse:

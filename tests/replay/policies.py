@@ -53,6 +53,7 @@ def policy_of(recording: Recording, *, client: bool = False) -> castile.Endpoint
         facts["reliability"] = editions[0] if editions else None
     creations = [message for message in requests if message.lifecycle == "CreateSequence"]
     facts["uses_sequence_str"] = any(message.rm.uses_sequence_str for message in creations)
+    facts["two_way"] = not creations or any(each.body[0].find("{*}Offer") is not None for each in creations)
     facts["encrypt_lifecycle"] = any(
         "Body" in message.opened.verified.encrypted for message in creations if message.opened.verified
     )

@@ -200,7 +200,9 @@ def _exchanges(messages: list[Spoken], *, lossy: bool) -> tuple[Exchange, ...]:
 
 def _same(request: Spoken, other: Spoken) -> bool:
     """Whether one repeats the other."""
-    return request.headers.message_id is not None and request.headers.message_id == other.headers.message_id
+    if request.headers.message_id is not None or other.headers.message_id is not None:
+        return request.headers.message_id == other.headers.message_id
+    return request.rm.sequence is not None and request.rm.sequence == other.rm.sequence
 
 
 def _identities(folder: Path) -> dict[str, str]:

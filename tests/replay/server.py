@@ -76,10 +76,12 @@ class Server:
         return {action for action in found if kind_of(action, self.policy) is Kind.APPLICATION}
 
     def handle(self, content: bytes) -> bytes | None:
-        """The body of the recorded reply."""
+        """The body of the recorded reply, or its fault."""
         self.delivered.append(content)
         assert self.now is not None
         reply = self.now.response
+        if reply is not None and isinstance(fault := reply.fault, SOAPFault):
+            raise castile.Fault(fault.code, fault.reason, fault.detail, fault.subcode)
         return reply.content if reply is not None and reply.content else None
 
     def play(self) -> list[Answered]:
