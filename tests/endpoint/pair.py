@@ -186,7 +186,7 @@ class Network:
         return HTTPResponse(answer.status, answer.body, answer.content_type, float(wait) if wait else None)
 
     async def apost(self, request: HTTPRequest, timeout: float) -> HTTPResponse:
-        raise NotImplementedError
+        raise castile.UsageError("the client that exists is synchronous")
 
     def close(self) -> None:
         """Nothing is kept open."""
