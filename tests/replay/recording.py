@@ -140,6 +140,11 @@ class Recording:
         return f"{self.folder.parent.name}/{self.folder.name}"
 
     @property
+    def handmade(self) -> bool:
+        """The requests are no peer's, but made to see what a service says to them."""
+        return self.folder.name.startswith("raw-")
+
+    @property
     def messages(self) -> list[Spoken]:
         return [each for exchange in self.exchanges for each in (exchange.request, exchange.response) if each]
 

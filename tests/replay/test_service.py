@@ -47,6 +47,8 @@ def _judge(recording: Recording, answer: Answered) -> None:
         return
     assert not known(recording.name), f"{answer.request} is missing from the table"
     refused = answer.expected.startswith("refused")
+    if recording.handmade and answer.expected != "accepted":
+        return  # where WCF refuses or is silent another endpoint may have more to say
     assert answer.verdict.startswith("refused") == refused, (answer.request, answer)
     assert surprising("service", answer.differences) == [], answer.request
 
