@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+
 import pytest
 from lxml import etree
 
@@ -56,6 +58,21 @@ def test_encryption_alone_is_verified() -> None:
 def test_a_timestamp_and_a_user_protect_nothing() -> None:
     path = shared("vectors", "wss4j", "usernametoken-text.xml")
     assert explain(path).verdict == "unprotected"
+
+
+def test_a_sealed_key_that_seals_nothing_protects_nothing() -> None:
+    recording = composite()
+    root = etree.fromstring(recording.messages["01-request.xml"])
+    security = security_of(root)
+    assert security is not None
+    for child in list(security):
+        if etree.QName(child).localname in ("EncryptedData", "DerivedKeyToken", "ReferenceList"):
+            security.remove(child)
+    for child in list(root[1]):
+        root[1].remove(child)
+    message = recording.changed("01-request.xml", etree.tostring(root)).explain().messages[0]
+    assert message.verdict == "unprotected"
+    assert message.problems == ("RST/SCT is neither signed nor encrypted",)
 
 
 def test_a_missing_key_is_named() -> None:
@@ -135,6 +152,24 @@ def test_a_cut_message_fails_in_a_folder_and_is_an_error_alone() -> None:
     assert "can't be read as a SOAP message" in message.problems[0]
     with pytest.raises(UsageError, match="can't be read as a SOAP message"):
         explain(payload)
+
+
+def test_a_key_that_the_issuer_made_alone_opens_what_follows() -> None:
+    """A whole key in the RSTR, over TLS."""
+    recording = Recording.of(shared("vectors", "wcf", "ws05-user-nonego-sc-rm-tmc"))
+    secret = recording.contexts()["03-request.xml"].secret
+    root = etree.fromstring(recording.messages["02-response.xml"])
+    proof = next(root[1].iter("{*}RequestedProofToken"))
+    kind = etree.QName(proof).namespace
+    proof.remove(proof[0])
+    etree.SubElement(proof, f"{{{kind}}}BinarySecret").text = b64encode(secret).decode()
+    entropy = next(root[1].iter("{*}Entropy"))
+    parent = entropy.getparent()
+    assert parent is not None
+    parent.remove(entropy)
+    explanation = recording.changed("02-response.xml", etree.tostring(root)).explain()
+    assert (explanation.verdict, explanation.problems) == ("partial", ())
+    assert "sent whole in 02-response.xml" in str(explanation)
 
 
 def test_two_security_headers_are_a_problem_also_alone() -> None:

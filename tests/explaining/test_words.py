@@ -72,6 +72,18 @@ def test_cxf_sends_no_reference_and_gsoap_no_must_understand() -> None:
     assert "no mustUnderstand" in texts
 
 
+@pytest.mark.row("OP-23")
+def test_nothing_reaches_the_terminal_that_it_might_act_on() -> None:
+    payload = (
+        '<s:Envelope xmlns:s="http://www.w3.org/2003/05/soap-envelope" '
+        'xmlns:a="http://www.w3.org/2005/08/addressing"><s:Header><a:Action>urn:a\u009b2J\u202e</a:Action>'
+        "<a:To>urn:b\nVERIFIED</a:To></s:Header><s:Body><x>\u009b</x></s:Body></s:Envelope>"
+    )
+    explanation = castile.explain(payload.encode())
+    assert all(line.isprintable() for line in str(explanation).splitlines())
+    assert "VERIFIED" not in [line.strip() for line in str(explanation).splitlines()]
+
+
 @pytest.mark.row("OP-21")
 def test_the_first_mistake_leads() -> None:
     path = shared("cases", "008-reindented", "as-sent.xml")

@@ -79,7 +79,7 @@ def explain(paths: tuple[str, ...], key_files: tuple[str, ...], now: float | Non
 
     explanation = look(paths, key_files, now)
     if as_json:
-        click.echo(json.dumps(explanation.as_json(), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(explanation.as_json(), indent=2))
     else:
         show(explanation)
     sys.exit(1 if explanation.problems else 0)

@@ -69,8 +69,14 @@ class Group(click.Group):
             return super().invoke(ctx)
         except CastileError as error:
             status = next(status for kind, status in _STATUS if isinstance(error, kind))
-            click.echo(f"castile: {' '.join(str(error).split())}", err=True)
+            click.echo(f"castile: {_one_line(str(error))}", err=True)
             ctx.exit(status)
+
+
+def _one_line(text: str) -> str:
+    """White space as blanks; what a terminal might act on as escapes."""
+    text = " ".join(text.split())
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:

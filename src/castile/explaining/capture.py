@@ -62,7 +62,7 @@ def named(path: Path) -> Captured:
     found = _NUMBERED.fullmatch(path.name)
     way = _NAMED.fullmatch(path.name)
     return captured(
-        path.name,
+        path.name.encode("utf-8", "backslashreplace").decode(),
         payload,
         way[1].lower() == "response" if way else None,
         found[1] if found else "",

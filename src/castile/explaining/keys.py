@@ -17,12 +17,11 @@ from typing import Final
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
-from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, pkcs12
 
-from castile.endpoint.keyring import refers_to
 from castile.errors import UsageError
 from castile.messages.security import SecurityTokenReference
+from castile.security.certificates import refers_to
 from castile.security.keys import ContextKey, NamedKey, SealedKey
 from castile.security.trace import KeyIdentity
 from castile.versions import THUMBPRINT_SHA1, WSSC_2005, X509_SKI
@@ -326,8 +325,3 @@ def _pkcs12(octets: bytes) -> Keys:
         keys.private.append(key)
     keys.certificates += [item for item in (certificate, *others) if item is not None]
     return keys
-
-
-def thumbprint(certificate: x509.Certificate) -> str:
-    """SHA-1 over the certificate, in hexadecimal: its name, not its proof."""
-    return certificate.fingerprint(SHA1()).hex()  # noqa: S303 - the identifier's own hash

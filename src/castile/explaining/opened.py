@@ -50,7 +50,7 @@ _SIGNATURE: Final = f"{{{DS}}}Signature"
 _REFERENCE: Final = f"{{{DS}}}SignedInfo/{{{DS}}}Reference"
 _STR: Final = f".//{{{WSSE}}}Reference"
 _SEALS: Final = (f".//{{{DS}}}SignatureValue", f"{_DATA}/{{{XENC}}}CipherData/{{{XENC}}}CipherValue")
-_PROTECTING: Final = frozenset({_DATA, _SIGNATURE, f"{{{XENC}}}EncryptedKey", f"{{{XENC}}}ReferenceList"})
+_PROTECTING: Final = frozenset({_DATA, _SIGNATURE})
 _CONTEXT_TOKENS: Final = frozenset(f"{{{namespace}}}SecurityContextToken" for namespace in WSSC)
 _CONTEXT_TYPES: Final = frozenset(row.token_type for row in WSSC.values())
 

@@ -9,13 +9,14 @@ from typing import Final, TypeVar
 from castile import xml
 from castile.clock import iso
 from castile.endpoint.kinds import Kind
-from castile.explaining.keys import Keys, thumbprint
+from castile.explaining.keys import Keys
 from castile.explaining.opened import Opened
 from castile.explaining.report import Explanation, MessageReport
 from castile.explaining.sequences import SequenceState
 from castile.messages.security import ID
 from castile.policy import suites
 from castile.protocol.ranges import Range
+from castile.security.certificates import identity_of
 from castile.security.coverage import header_name
 from castile.security.keys import DEFAULT_LABEL
 from castile.security.trace import (
@@ -90,7 +91,19 @@ class Line:
 
 
 def lines(explanation: Explanation) -> Iterator[Line]:
-    """The whole report: the verdict, the flow, then each message."""
+    """The whole report: the verdict, the flow, then each message.
+
+    Characters that a terminal might act on, and breaks of a line, are written as escapes.
+    """
+    for line in _lines(explanation):
+        yield line if line.text.isprintable() else Line(_escaped(line.text), line.style)
+
+
+def _escaped(text: str) -> str:
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def _lines(explanation: Explanation) -> Iterator[Line]:
     count = len(explanation.messages)
     yield Line(f"{explanation.verdict.upper()}: {count} message{'s' * (count != 1)}", explanation.verdict)
     if explanation.problems:
@@ -302,7 +315,7 @@ def identity(key: KeyIdentity, keys: Keys) -> str:
     """Whose key it is, and where it came from."""
     name = key.name + (f", instance {key.instance}" if key.instance is not None else "")
     if key.kind == "certificate":
-        known = [each.subject.rfc4514_string() for each in keys.certificates if thumbprint(each) == key.name]
+        known = [each.subject.rfc4514_string() for each in keys.certificates if identity_of(each) == key]
         name = " ".join((*known[:1], f"with thumbprint {key.name}"))
     origin = keys.origins.get(key, "from the key files" if key.kind != "certificate" else "")
     return f"{_KINDS[key.kind]} {name}" + (f": {origin}" if origin else "")
