@@ -1,21 +1,29 @@
-"""A throw-away identity for the service."""
+"""Throw-away identities for the service and the client."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
-from castile.demo.plan import Files
+from castile.demo.plan import Files, Plan
 
 
-def make_identity(files: Files) -> None:
+def make_identities(plan: Plan, files: Files) -> None:
+    """The service's, and the client's where the bootstrap wants one."""
+    _make("castile demo", files.identity, files.certificate)
+    if plan.certified:
+        _make("castile demo client", files.client_identity, files.client_certificate)
+
+
+def _make(common_name: str, identity: Path, alone: Path) -> None:
     """Write an RSA key with its self-signed certificate, and the certificate alone."""
     key = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "castile demo")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     today = datetime.now(UTC)
     certificate = (
         x509.CertificateBuilder()
@@ -32,6 +40,6 @@ def make_identity(files: Files) -> None:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     public = certificate.public_bytes(serialization.Encoding.PEM)
-    files.identity.touch(mode=0o600)
-    files.identity.write_bytes(private + public)
-    files.certificate.write_bytes(public)
+    identity.touch(mode=0o600)
+    identity.write_bytes(private + public)
+    alone.write_bytes(public)

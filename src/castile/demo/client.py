@@ -37,6 +37,7 @@ class Journal:
         self._connection.execute(
             "CREATE TABLE IF NOT EXISTS calls (message INTEGER PRIMARY KEY, answer INTEGER)"
         )
+        self._connection.execute("CREATE TABLE IF NOT EXISTS renewals (renewal INTEGER PRIMARY KEY)")
         self._lock = threading.Lock()
 
     def submitted(self, message: int) -> None:
@@ -51,6 +52,17 @@ class Journal:
                 "INSERT INTO calls VALUES (?, ?) ON CONFLICT DO UPDATE SET answer = excluded.answer",
                 (message, answer),
             )
+
+    def renewed(self) -> None:
+        """The context has a new key."""
+        with self._lock:
+            self._connection.execute("INSERT INTO renewals DEFAULT VALUES")
+
+    def renewals(self) -> int:
+        """How often it got one, in all lives."""
+        with self._lock:
+            ((count,),) = self._connection.execute("SELECT count(*) FROM renewals")
+        return int(count)
 
     def unanswered(self, messages: int) -> list[int]:
         """Numbers of the calls that are still to be made, or to be made again."""
@@ -109,8 +121,28 @@ class Application:
                 call = callers.submit(self._call, message)
                 calls.append(call)
                 self._await_submission(message, call)
+                self._renew(message)
         for call in calls:
             call.result()
+
+    def _renew(self, message: int) -> None:
+        """A new key for the context, if one is due after this message; earlier calls go on.
+
+        A restarted client has no context of its own before its first new call: what is due then
+        is made up for later.
+        """
+        every = self._child.plan.renew_every
+        if every is None or message // every <= self._journal.renewals():
+            return
+        while (context := self._client.context) is not None:
+            try:
+                context.renew()
+            except CastileError as error:
+                logger.warning("the context is renewed again: %s", error)
+                time.sleep(0.2)
+                continue
+            self._journal.renewed()
+            return
 
     def _call(self, message: int) -> None:
         plan, key = self._child.plan, _key(message)
@@ -145,6 +177,11 @@ def _key(message: int) -> str:
     return f"message-{message}"
 
 
+def _credentials(child: Child) -> Username | None:
+    """What the bootstrap wants."""
+    return Username(USER, f"env:{PASSWORD_VARIABLE}") if child.plan.bootstrap == "username" else None
+
+
 def _main(child: Child) -> None:
     gate = Gate()
     child.listen(gate.command)
@@ -153,7 +190,7 @@ def _main(child: Child) -> None:
     client = Client(
         child.url,
         policy=plan.policy,
-        credentials=Username(USER, f"env:{PASSWORD_VARIABLE}"),
+        credentials=_credentials(child),
         service_certificate=files.certificate,
         store=files.client_store,
         settings=SETTINGS,

@@ -19,12 +19,13 @@ import click
 from rich.console import Console
 
 from castile.demo import effects, verdict
-from castile.demo.certificates import make_identity
+from castile.demo.certificates import make_identities
 from castile.demo.diagram import Diagram, Tally
 from castile.demo.director import Director, Stuck
 from castile.demo.exchanges import contexts
-from castile.demo.plan import USER, Files, Plan, Victim
+from castile.demo.plan import Files, Plan, SOAPName, Victim
 from castile.demo.verdict import Verdict
+from castile.policy import Bootstrap
 
 WATCHED_SECONDS = 0.03
 """For the network each way and for a handler's work, so that a person can follow."""
@@ -48,13 +49,16 @@ class Outcome:
             {
                 **counts,
                 "contexts": self.contexts,
-                "renewals": 0,  # nothing renews a context yet
+                "renewals": self.tally.renewals,
                 "kills": self.kills,
                 "kills_in_exchange": self.kills_in_exchange,
                 "retransmissions": self.tally.retransmissions,
                 "dropped": self.tally.lost,
                 "doubled": self.tally.doubled,
                 "edition": self.plan.edition,
+                "soap": self.plan.soap,
+                "bootstrap": self.plan.bootstrap,
+                "renew_every": self.plan.renew_every,
                 "seed": self.plan.seed,
                 "ok": self.verdict.ok,
             }
@@ -64,7 +68,7 @@ class Outcome:
 def run(plan: Plan, files: Files, console: Console, *, keep: bool) -> Outcome:
     """One run in this folder. Raises `Stuck`."""
     password = secrets.token_urlsafe(18)
-    make_identity(files)
+    make_identities(plan, files)
     if keep:
         files.wire.mkdir(mode=0o700)
     diagram = Diagram(console, plan.messages)
@@ -75,7 +79,7 @@ def run(plan: Plan, files: Files, console: Console, *, keep: bool) -> Outcome:
     finally:
         diagram.close()
         if keep:
-            _write_keys(files, password)
+            _write_keys(plan, files, password)
         shutil.rmtree(files.bytecode, ignore_errors=True)
     seen = effects.read(files)
     if keep:
@@ -86,10 +90,10 @@ def run(plan: Plan, files: Files, console: Console, *, keep: bool) -> Outcome:
     )
 
 
-def _write_keys(files: Files, password: str) -> None:
+def _write_keys(plan: Plan, files: Files, password: str) -> None:
     path = files.wire / "keys.json"
     path.touch(mode=0o600)
-    path.write_text(json.dumps(verdict.key_file(files, password, USER), indent=1), "utf-8")
+    path.write_text(json.dumps(verdict.key_file(plan, files, password), indent=1), "utf-8")
     files.keylog.unlink(missing_ok=True)
 
 
@@ -98,12 +102,13 @@ def _explain(outcome: Outcome, console: Console) -> None:
     judged, tally, plan = outcome.verdict, outcome.tally, outcome.plan
     text = f"""
     network   lost {tally.lost} requests and responses, doubled {tally.doubled}, held {tally.held} back
-    castile   sent {tally.retransmissions} again; security contexts: {outcome.contexts}
+    castile   sent {tally.retransmissions} again
+    contexts  {outcome.contexts}, renewed {tally.renewals} times
     kills     {outcome.kills}, of which {outcome.kills_in_exchange} inside an exchange
     messages  {judged.sent} sent, {judged.delivered} delivered: {judged.lost} lost,
               {judged.duplicated} doubled, {judged.out_of_order} out of order, {judged.unanswered} unanswered;
               {judged.redelivered} handled again after a crash, and told so
-    run       edition {plan.edition}, seed {plan.seed}
+    run       edition {plan.edition}, SOAP {plan.soap}, bootstrap {plan.bootstrap}, seed {plan.seed}
 """
     console.print(text, soft_wrap=True)
     word = "each message exactly once, in order" if judged.ok else "NOT every message exactly once, in order"
@@ -158,6 +163,22 @@ def _folder(keep: Path | None) -> Iterator[Files]:
     type=click.Choice(["2005", "1.3"]),
     help="2005: RM 1.0, SC and Trust 2005/02. 1.3: RM 1.1, SC and Trust 1.3.",
 )
+@click.option(
+    "--soap", default="1.2", show_default=True, type=click.Choice(["1.1", "1.2"]), help="Version of SOAP."
+)
+@click.option(
+    "--bootstrap",
+    default="username",
+    show_default=True,
+    type=click.Choice(["username", "anonymous"]),
+    help="By what the client gets its security context: a password, or nothing.",
+)
+@click.option(
+    "--renew-every",
+    metavar="N",
+    type=click.IntRange(1),
+    help="Renew the security context after each N messages.  [default: it needs none]",
+)
 @click.option("--seed", type=click.IntRange(0), help="What goes wrong, and when.  [default: always another]")
 @click.option(
     "--keep",
@@ -174,6 +195,9 @@ def demo(
     kill: Victim | Literal["both", "none"],
     kills: int | None,
     edition: str,
+    soap: SOAPName,
+    bootstrap: Bootstrap,
+    renew_every: int | None,
     seed: int | None,
     keep: Path | None,
     as_json: bool,
@@ -200,6 +224,9 @@ def demo(
         kill=kill,
         kills=kills,
         edition=edition,
+        soap=soap,
+        bootstrap=bootstrap,
+        renew_every=renew_every,
         seed=secrets.randbelow(1_000_000) if seed is None else seed,
     )
     if console.is_terminal:

@@ -20,6 +20,7 @@ _TRUST: Final = ("RST", "RSTR")
 _MACHINERY: Final = ("Sequence", "LastMessage")
 _NOTES: Final = {
     "RSTR/SCT": "security context",
+    "RSTR/SCT/Renew": "its next key",
     "CreateSequenceResponse": "sequence bound to it",
     "RSTR/SCT/Cancel": "context given back",
 }
@@ -37,6 +38,8 @@ class Tally:
     retransmissions: int = 0
     answered: int = 0
     kills: int = 0
+    renewals: int = 0
+    """Keys of renewed contexts that the client was seen to use."""
 
 
 @dataclass(slots=True)
@@ -48,6 +51,7 @@ class Diagram:
     tally: Tally = field(default_factory=Tally)
     _sequences: dict[str, str] = field(default_factory=dict)
     _requests: dict[object, str] = field(default_factory=dict)
+    _instances: set[object] = field(default_factory=set)
     _live: Live | None = None
 
     def open(self) -> None:
@@ -94,6 +98,7 @@ class Diagram:
         self.tally.held += "held" in words
         again = bool(event["repeated"])
         self.tally.retransmissions += again
+        fresh = self._is_fresh(event["instance"])
         label = self._label(event)
         self._requests[event["exchange"]] = label
         style = self._style(str(event["word"]))
@@ -103,8 +108,17 @@ class Diagram:
             return
         rule = "═" if "doubled" in words else "─"
         note = {"doubled": "twice", "held": "held back"}
-        notes = ", ".join(note[word] for word in words)
+        notes = ", ".join(note[word] for word in words) or ("by the next key" if fresh else "")
         self._line(text.ljust(HALF, "─"), "┼" + rule * (HALF - 2) + "▶", notes, style)
+
+    def _is_fresh(self, instance: object) -> bool:
+        """Whether a renewed key is in use for the first time: the proof of its renewal, for an
+        answer that is on its way may find its client dead."""
+        if not instance or instance in self._instances:
+            return False
+        self._instances.add(instance)
+        self.tally.renewals += 1
+        return True
 
     def _response(self, event: Event) -> None:
         lost = bool(event["fate"])
@@ -161,7 +175,7 @@ class Diagram:
         tally = self.tally
         return Text(
             f" {tally.answered} of {self.messages} calls answered · {tally.lost} messages lost, "
-            f"{tally.doubled} doubled · {tally.kills} kills ",
+            f"{tally.doubled} doubled · {tally.renewals} renewals · {tally.kills} kills ",
             "reverse",
         )
 

@@ -1,4 +1,4 @@
-"""What anybody on the network can read of a message: its action, its number, its MessageID.
+"""What anybody on the network can read of a message: its action, its number, its MessageID, its key's name.
 
 The proxy labels what it sees for the diagram. Nothing is decided by these labels, so they are
 read by pattern from the clear headers; whoever judges messages uses `castile.explain`.
@@ -16,6 +16,10 @@ _MESSAGE_ID: Final = re.compile(rb"<(?:\w+:)?MessageID(?:\s[^>]*)?>([^<]+)<")
 _SEQUENCE: Final = re.compile(rb"<(\w+:)?Sequence(?:\s[^>]*)?>(.*?)</(?:\w+:)?Sequence>", re.DOTALL)
 _IDENTIFIER: Final = re.compile(rb"<(?:\w+:)?Identifier(?:\s[^>]*)?>([^<]+)<")
 _NUMBER: Final = re.compile(rb"<(?:\w+:)?MessageNumber(?:\s[^>]*)?>(\d+)<")
+_CONTEXT: Final = re.compile(
+    rb"<(?:\w+:)?SecurityContextToken(?:\s[^>]*)?>(.*?)</(?:\w+:)?SecurityContextToken>", re.DOTALL
+)
+_INSTANCE: Final = re.compile(rb"<(?:\w+:)?Instance(?:\s[^>]*)?>([^<]+)<")
 _RANGE: Final = re.compile(rb"<(?:\w+:)?AcknowledgementRange\s([^>]*)>")
 _BOUND: Final = re.compile(rb'(Lower|Upper)="(\d+)"')
 
@@ -31,6 +35,8 @@ class Label:
     message_id: str = ""
     acknowledged: str = ""
     """The ranges in its acknowledgement: ``1-4 6-6``."""
+    instance: str = ""
+    """The renewed key of its security context: Identifier and Instance."""
 
     @property
     def word(self) -> str:
@@ -62,7 +68,14 @@ def label(envelope: bytes) -> Label:
         number=int(_first(_NUMBER, block) or 0),
         message_id=_first(_MESSAGE_ID, head),
         acknowledged=" ".join(ranges),
+        instance=_instance(head),
     )
+
+
+def _instance(head: bytes) -> str:
+    token = _CONTEXT.search(head)
+    name = _first(_INSTANCE, token[1]) if token else ""
+    return f"{_first(_IDENTIFIER, token[1])} {name}" if token and name else ""
 
 
 def _first(pattern: re.Pattern[bytes], text: bytes) -> str:

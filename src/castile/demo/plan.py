@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Final, Literal
 
 from castile.config import Settings, Timers
-from castile.policy import EndpointPolicy
+from castile.policy import Bootstrap, EndpointPolicy
+from castile.versions import SOAP_1_1, SOAP_1_2
 
 Victim = Literal["client", "service"]
 Moment = Literal["request", "response", "handled"]
+SOAPName = Literal["1.1", "1.2"]
 
 PASSWORD_VARIABLE: Final = "CASTILE_DEMO_PASSWORD"
 USER: Final = "ada"
@@ -63,6 +65,11 @@ class Plan:
     kills: int | None = None
     """In all, taking turns; None: one of each victim."""
     edition: str = "1.3"
+    soap: SOAPName = "1.2"
+    bootstrap: Bootstrap = "username"
+    renew_every: int | None = None
+    """The security context gets a new key after this many messages, again and again; None: the
+    first one serves them all."""
     seed: int = 1
     callers: int = 4
     """Calls under way at once."""
@@ -77,7 +84,13 @@ class Plan:
     @property
     def policy(self) -> EndpointPolicy:
         """What the endpoint asks for."""
-        return EndpointPolicy.of(self.edition)
+        soap = SOAP_1_1 if self.soap == "1.1" else SOAP_1_2
+        return EndpointPolicy.of(self.edition, soap=soap, bootstrap=self.bootstrap)
+
+    @property
+    def certified(self) -> bool:
+        """Whether the client has a certificate of its own."""
+        return self.bootstrap in ("certificate", "mutual")
 
     @property
     def victims(self) -> tuple[Victim, ...]:
@@ -116,7 +129,9 @@ class Plan:
         """The longest that the whole run may take."""
         kills = len(self.schedule())
         loss = 1 / max(0.05, (1 - self.drop) ** 2)
-        return 45 + 8 * kills + self.messages * (0.5 + 2 * self.latency) * loss
+        renewals = self.messages / self.renew_every if self.renew_every else 0
+        steps = self.messages * (0.5 + 2 * self.latency) + renewals * (1.0 + 2 * self.latency)
+        return 45 + 8 * kills + steps * loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +174,16 @@ class Files:
     def certificate(self) -> Path:
         """The certificate alone, for the client."""
         return self.root / "service.crt"
+
+    @property
+    def client_identity(self) -> Path:
+        """The client's private key and certificate, where it has them."""
+        return self.root / "client.pem"
+
+    @property
+    def client_certificate(self) -> Path:
+        """The client's certificate alone, for the service."""
+        return self.root / "client.crt"
 
     @property
     def wire(self) -> Path:

@@ -178,6 +178,7 @@ class Proxy:
             sequence=labels.sequence,
             number=labels.number,
             acknowledged=labels.acknowledged,
+            instance=labels.instance,
             **facts,
         )
 

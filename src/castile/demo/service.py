@@ -28,7 +28,7 @@ def make_service(child: Child) -> Service:
     service = Service(
         policy=plan.policy,
         credentials=Certificate(files.identity),
-        users={USER: os.environ[PASSWORD_VARIABLE]},
+        users={USER: os.environ[PASSWORD_VARIABLE]} if plan.bootstrap == "username" else None,
         store=files.service_store,
         public_url=child.url,
         settings=SETTINGS,

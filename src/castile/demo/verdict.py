@@ -11,7 +11,7 @@ from pathlib import Path
 
 from castile.clock import iso
 from castile.demo.effects import Effect
-from castile.demo.plan import Files
+from castile.demo.plan import USER, Files, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +91,27 @@ def export(effects: Iterable[Effect], path: Path) -> None:
             file.write(json.dumps({**asdict(effect), "utc": iso(effect.utc)}) + "\n")
 
 
-def key_file(files: Files, password: str, user: str) -> dict[str, object]:
+def key_file(plan: Plan, files: Files, password: str) -> dict[str, object]:
     """All that the wire folder's messages can be read with (``castile explain --keys``)."""
-    contexts: dict[str, object] = {}
-    if files.keylog.exists():
-        for line in files.keylog.read_text("utf-8").splitlines():
-            contexts.update(json.loads(line)["contexts"])
-    pem = files.identity.read_text("ascii")
-    certificate = files.certificate.read_text("ascii")
+    pairs = [(files.identity, files.certificate)]
+    if plan.certified:
+        pairs.append((files.client_identity, files.client_certificate))
+    certificates = [certificate.read_text("ascii") for _, certificate in pairs]
+    identities = [identity.read_text("ascii") for identity, _ in pairs]
     return {
-        "keys": [pem.removesuffix(certificate)],
-        "certificates": [certificate],
-        "contexts": contexts,
-        "users": {user: password},
+        "keys": [pem.removesuffix(alone) for pem, alone in zip(identities, certificates, strict=True)],
+        "certificates": certificates,
+        "contexts": _contexts(files.keylog),
+        "users": {USER: password} if plan.bootstrap == "username" else {},
     }
+
+
+def _contexts(keylog: Path) -> dict[str, str | dict[str, str]]:
+    """The secrets of a key log: of a context that was renewed, one for each instance."""
+    instances: dict[str, dict[str, str]] = {}
+    lines = keylog.read_text("utf-8").splitlines() if keylog.exists() else []
+    for line in lines:
+        for identifier, keys in json.loads(line)["contexts"].items():
+            known = instances.setdefault(identifier, {})
+            known.update(keys if isinstance(keys, dict) else {"": keys})
+    return {name: keys[""] if keys.keys() == {""} else keys for name, keys in instances.items()}
