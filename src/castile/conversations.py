@@ -140,7 +140,7 @@ class Conversations:
         attempts = 0
         while True:
             try:
-                return self._converse(bootstrap.establish(self.party, self.now()))
+                return self._converse(bootstrap.establish(self.party, self.now))
             except TransportError as error:
                 attempts += 1
                 jitter = self.party.random(1)[0] / 255
@@ -214,7 +214,7 @@ class Conversations:
             started, _ = conversation.step(
                 record.state, event, now, settings.timers, testing=settings.testing
             )
-            dialogue = bootstrap.renew(self.party, started, context_keys(record)[-1], now)
+            dialogue = bootstrap.renew(self.party, started, context_keys(record)[-1], self.now)
             state = self._converse(dialogue)
             renewed = replace(record, state=state, expires=state.expires)
             before = record.state.current.instance

@@ -85,7 +85,9 @@ class Pump:
 
     def now(self) -> Now:
         """This moment on a UTC that doesn't jump: ticks since the pump began."""
-        moment = self.party.now()
+        return self._steady(self.party.now())
+
+    def _steady(self, moment: Now) -> Now:
         if self._origin is None:
             self._origin = moment
         return Now(self._origin.at(moment.tick), moment.tick)
@@ -147,9 +149,7 @@ class Pump:
         """Number a message and make it durable."""
         now = self.now()
         _, row = self._numbered(
-            lambda tx, key: requests.submit(
-                self.party, tx, key, action, body, now, two_way=two_way, own=own
-            )
+            lambda tx, key: requests.submit(self.party, tx, key, action, body, now, two_way=two_way, own=own)
         )
         if not own:
             self._start()
@@ -176,9 +176,7 @@ class Pump:
             known = self._again(tx, call, action, body, future) if call is not None else None
             if known is not None:
                 return known
-            row = requests.submit(
-                self.party, tx, key, action, body, now, two_way=True, own=True, call=call
-            )
+            row = requests.submit(self.party, tx, key, action, body, now, two_way=True, own=True, call=call)
             self._waiting[row.message_id] = [future]
             self._leased.add(row.message_id)
             own.append(row)
@@ -284,7 +282,8 @@ class Pump:
         try:
             if row.kind == "create" and not self._bound(row, deadline):
                 return
-            now = self.now()
+            moment = self.party.now()  # one for all that is decided about this attempt
+            now = self._steady(moment)
             outgoing = self.run(lambda tx: requests.outgoing(self.party, tx, row.message_id, now))
             if outgoing is None:  # gone, or its sequence isn't created yet: that will wake it
                 self.run(lambda tx: tx.update_outbox(row.message_id, due=None))
@@ -292,7 +291,7 @@ class Pump:
             if isinstance(outgoing.key, ContextKey):
                 key = outgoing.key
                 self.conversations.freshen(key.identifier)
-            protected = prepare(self.party, outgoing, self.party.now())
+            protected = prepare(self.party, outgoing, moment)
             seconds = None if deadline is None else self._left(deadline)
             payload = self.carrier.post(outgoing.action, protected.payload, seconds)
             if payload is not None:
@@ -537,7 +536,8 @@ class Pump:
                 self._leased_attempt(row)
                 continue
             if record.state.ended or not self.wait(
-                lambda: self._advanced(key, record), deadline  # noqa: B023
+                lambda: self._advanced(key, record),
+                deadline,  # noqa: B023
             ):
                 return record
 

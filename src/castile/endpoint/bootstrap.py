@@ -6,7 +6,7 @@ its result is committed. These exchanges stand outside any sequence (F06).
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 from cryptography import x509
 
@@ -30,8 +30,10 @@ from castile.versions import Trust
 Dialogue = Generator[Outgoing, Inbound, Conversation]
 
 
-def establish(party: Party, now: Now) -> Dialogue:
+def establish(party: Party, now: Callable[[], Now]) -> Dialogue:
     """RST/SCT under the bootstrap policy, with entropy of both sides (F01 to F05).
+
+    `now` is asked once the answer is there.
 
     Raises `FaultReceived` if the service refuses, `SecurityFailure` if its answer can't be
     trusted: then no token is stored.
@@ -67,11 +69,12 @@ def establish(party: Party, now: Now) -> Dialogue:
         expires=answer.expires,
         requested_bits=section.suite.minimum_bits,
     )
-    state, _ = conversation.step(state, event, now, party.settings.timers, testing=party.settings.testing)
+    settings = party.settings
+    state, _ = conversation.step(state, event, now(), settings.timers, testing=settings.testing)
     return state
 
 
-def renew(party: Party, state: Conversation, key: ContextKey, now: Now) -> Dialogue:
+def renew(party: Party, state: Conversation, key: ContextKey, now: Callable[[], Now]) -> Dialogue:
     """RST/SCT/Renew: as the bootstrap, and endorsed by the newest key (WS-SC, 5; SC-22, SC-23).
 
     `state` is renewing already. With ``renew_proof="key"`` that key alone protects the request.
@@ -115,7 +118,8 @@ def renew(party: Party, state: Conversation, key: ContextKey, now: Now) -> Dialo
         expires=answer.expires,
         requested_bits=section.suite.minimum_bits,
     )
-    state, _ = conversation.step(state, event, now, party.settings.timers, testing=party.settings.testing)
+    settings = party.settings
+    state, _ = conversation.step(state, event, now(), settings.timers, testing=settings.testing)
     return state
 
 

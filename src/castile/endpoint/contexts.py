@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from castile.messages.conversation import SecurityContextToken
 from castile.protocol.conversation import Conversation
+from castile.protocol.issuer import Context
 from castile.security.keys import ContextKey
 from castile.store.records import ContextRecord
 from castile.versions import WSSC
@@ -16,7 +17,11 @@ def context_keys(record: ContextRecord | None) -> list[ContextKey]:
     """
     if record is None or (record.ended is not None and isinstance(record.state, Conversation)):
         return []
-    state = record.state
+    return keys_of(record.state)
+
+
+def keys_of(state: Context | Conversation) -> list[ContextKey]:
+    """A key for each instance, the newest last."""
     edition = WSSC[state.edition]
     keys = []
     for instance in state.instances:

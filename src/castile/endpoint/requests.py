@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Final
 
 from castile.clock import Now
-from castile.endpoint.contexts import context_keys
+from castile.endpoint.contexts import keys_of
 from castile.endpoint.kinds import Kind
 from castile.endpoint.outbound import Outgoing
 from castile.endpoint.party import Party
@@ -28,7 +28,6 @@ from castile.protocol import source
 from castile.protocol.actions import Acknowledge, Number, SendClose, SendLastMessage, SendTerminate
 from castile.protocol.conversation import Conversation
 from castile.protocol.source import Source
-from castile.security.keys import ContextKey
 from castile.store import Transaction
 from castile.store.records import OutboxKind, OutboxRow, ReplyRow, SourceRecord
 from castile.versions import Reliability
@@ -219,7 +218,9 @@ def outgoing(party: Party, tx: Transaction, message_id: str, now: Now) -> Outgoi
     if identifier is None and row.kind != "create":
         return None
     kind = KINDS[row.kind]
-    headers = _headers(tx, record, row, edition)
+    context = _context(party, tx, record, now)
+    expired = context is not None and not context.usable(now, party.settings.timers)
+    headers = _headers(tx, record, row, edition, again=row.attempts > 0 or expired)
     if row.kind == "create" and record.state.context and party.policy.uses_sequence_str and edition.can_close:
         headers += (reliability.UsesSequenceSTR().render(edition),)
     anonymous_reply = row.two_way or (row.kind not in ("application", "last") and edition.can_close)
@@ -231,7 +232,7 @@ def outgoing(party: Party, tx: Transaction, message_id: str, now: Now) -> Outgoi
         # As WCF: the LastMessage of 1.0 is an empty message that nothing relates to.
         message_id=None if row.kind == "last" else row.message_id,
         reply_expected=anonymous_reply or row.kind == "create",
-        key=_key(party, tx, record, now),
+        key=keys_of(context)[-1] if context is not None else None,
     )
 
 
@@ -307,9 +308,12 @@ def _enqueue(
 
 
 def _headers(
-    tx: Transaction, record: SourceRecord, row: OutboxRow, edition: Reliability
+    tx: Transaction, record: SourceRecord, row: OutboxRow, edition: Reliability, *, again: bool
 ) -> tuple[Header, ...]:
-    """The acknowledgement of the replies, then our own number, as WCF orders them."""
+    """The acknowledgement of the replies, then our own number, as WCF orders them.
+
+    `again`: it is a repetition, or the recovery of what was numbered before its context ended.
+    """
     headers: list[Header] = []
     offered = tx.destination(record.destination) if record.destination else None
     ending = row.kind in ("close", "terminate") and edition.can_close
@@ -326,7 +330,7 @@ def _headers(
     if row.number is not None:
         numbered = reliability.Sequence(identifier, row.number, last_message=row.kind == "last")
         headers.append(numbered.render(edition))
-        if row.attempts:  # every repetition asks what has come (RM-55)
+        if again:  # every repetition asks what has come (RM-55)
             headers.append(reliability.AckRequested(identifier).render(edition))
     return tuple(headers)
 
@@ -354,15 +358,16 @@ def _body(party: Party, record: SourceRecord, row: OutboxRow, edition: Reliabili
             return row.body
 
 
-def _key(party: Party, tx: Transaction, record: SourceRecord, now: Now) -> ContextKey | None:
-    """The newest key of the sequence's context. Fails closed: never unprotected (CO-08)."""
+def _context(party: Party, tx: Transaction, record: SourceRecord, now: Now) -> Conversation | None:
+    """The sequence's context, if its newest key may still be used: None only where there is no
+    security. Fails closed: nothing goes unprotected (CO-08)."""
     if party.policy.application is None:
         return None
-    identifier = record.state.context
+    identifier, settings = record.state.context, party.settings
     found = tx.context(identifier, side=party.side, endpoint=party.realm) if identifier else None
-    keys, settings = context_keys(found), party.settings
-    if found is None or not keys or not isinstance(found.state, Conversation):
+    state = found.state if found is not None and found.ended is None else None
+    if not isinstance(state, Conversation):
         raise SecurityContextExpired("the sequence's security context is gone: nothing can be sent in it")
-    if not found.state.recoverable(now, settings.timers, testing=settings.testing):
+    if not state.recoverable(now, settings.timers, testing=settings.testing):
         raise SecurityContextExpired("the security context has expired, and so has the time for recovery")
-    return keys[-1]
+    return state
