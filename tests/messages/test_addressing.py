@@ -175,6 +175,14 @@ def test_what_is_skipped() -> None:
     assert addressing.parse(blocks(WSA_2004, content), WSA_2004).relates_to == "urn:3"
 
 
+@pytest.mark.row("SV-26")
+@pytest.mark.parametrize("edition", [WSA_2004, WSA_1_0], ids=lambda row: row.name)
+def test_an_answer_to_no_message_in_particular_relates_to_nothing(edition: Addressing) -> None:
+    """CXF's acknowledgements that ride on nothing are so (WS-Addressing 1.0 core, 3.2)."""
+    content = f"<a:Action>{ACTION}</a:Action><a:RelatesTo>{edition.unspecified}</a:RelatesTo>"
+    assert addressing.parse(blocks(edition, content), edition).relates_to is None
+
+
 def test_every_refusal_has_a_fault() -> None:
     for content in ("", "<a:Action/>", "<a:Action>urn:a</a:Action><a:Action>urn:b</a:Action>"):
         with pytest.raises(PeerError) as caught:

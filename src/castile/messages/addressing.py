@@ -169,6 +169,7 @@ def parse(headers: Iterable[Element], edition: Addressing, limits: Limits = _LIM
             values[local] = _uri(header, edition, limits)
     if "Action" not in values:
         raise header_required(edition, "Action")
+    relates_to = values.get("RelatesTo")
     return Headers(
         values["Action"],
         values.get("To"),
@@ -176,7 +177,7 @@ def parse(headers: Iterable[Element], edition: Addressing, limits: Limits = _LIM
         references.get("ReplyTo"),
         references.get("FaultTo"),
         references.get("From"),
-        values.get("RelatesTo"),
+        relates_to if relates_to != edition.unspecified else None,
     )
 
 
