@@ -11,20 +11,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from cryptography import x509
-
 from castile import store as stores
 from castile import xml
 from castile.clock import Clock, system
 from castile.config import Settings
-from castile.credentials import Username, load_certificate, resolve
+from castile.credentials import Certificate, CertificateSource, Username, load_certificate, resolve
 from castile.endpoint import recover
 from castile.endpoint.party import NewId, Party, reliability_log
 from castile.errors import (
@@ -40,6 +38,7 @@ from castile.policy import EndpointPolicy
 from castile.protocol import source
 from castile.protocol.conversation import Conversation
 from castile.pump import Pump
+from castile.security.certificates import CertificateKey
 from castile.store.records import ReplyRow, SourceRecord
 from castile.transport.carrier import Carrier
 from castile.transport.http import HTTP, HTTPClient
@@ -79,7 +78,8 @@ class Client:
     """A client of one endpoint, safe to share between threads.
 
     `address`: the endpoint's URL. `policy`: what it asks for. `credentials`: who we are.
-    `service_certificate`: PEM, a file or an `x509.Certificate`; keys are sealed for it. `store`:
+    `service_certificate`: PEM, a file or an `x509.Certificate`; keys are sealed for it, and it may
+    sign to us. `trust`: further certificates that may sign for the service, and issuers. `store`:
     a path; without one the quality of service is ``in_memory``. `timeout`: seconds for a call.
     `on_reply`: told of replies that nobody waits for. `http`: another HTTP client. `random`,
     `new_id`: sources of random bytes and of identifiers, for tests that must repeat.
@@ -92,8 +92,9 @@ class Client:
         address: str,
         *,
         policy: EndpointPolicy,
-        credentials: Username | None = None,
-        service_certificate: str | bytes | Path | x509.Certificate | None = None,
+        credentials: Username | Certificate | None = None,
+        trust: Iterable[CertificateSource] = (),
+        service_certificate: CertificateSource | None = None,
         store: str | Path | None = None,
         quality: Quality | None = None,
         seal: stores.Seal = None,
@@ -110,6 +111,7 @@ class Client:
         if quality == "in_memory":
             store = None
         settings = settings or Settings()
+        key, certificate = credentials.load() if isinstance(credentials, Certificate) else (None, None)
         self._timeout = settings.timers.call_timeout if timeout is None else timeout
         keylog = KeyLog.from_environment()
         self._store = stores.open(store, seal=seal, settings=settings, clock=clock)
@@ -124,7 +126,11 @@ class Client:
             settings=settings,
             clock=clock,
             certificate=load_certificate(service_certificate) if service_certificate is not None else None,
-            username=(credentials.name, resolve(credentials.password)) if credentials else None,
+            username=(credentials.name, resolve(credentials.password))
+            if isinstance(credentials, Username)
+            else None,
+            credential=CertificateKey(certificate, key) if key and certificate else None,
+            trust=tuple(load_certificate(each) for each in trust),
             keylog=(lambda identifier, instance, secret: keylog.write(identifier, secret, instance))
             if keylog
             else None,

@@ -141,5 +141,7 @@ class Settings:
     """What renews a context: the bootstrap's credential and the old key, or the old key alone."""
     handler_attempts: int = 5
     """A one-way handler that failed this often is parked."""
+    legacy: bool = False
+    """RSA 1.5 is read where the policy's suite asks for it: a padding that has been broken often."""
     testing: bool = False
     """Allows lifetimes of seconds."""

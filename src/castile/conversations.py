@@ -284,7 +284,9 @@ class Conversations:
                 payload = self.carrier.post(outgoing.action, protected.payload)
                 if payload is None:
                     raise TransportError("the trust service gave no answer")
-                inbound = read(self.party, payload, self.party.now(), request=False)
+                confirmations = (protected.signature_values,)
+                now = self.party.now()
+                inbound = read(self.party, payload, now, request=False, confirmations=confirmations)
                 self.reject_replay(inbound)
             try:
                 outgoing = dialogue.send(inbound)

@@ -59,7 +59,11 @@ class Certificate:
         return key, certificate
 
 
-def load_certificate(source: str | bytes | Path | x509.Certificate) -> x509.Certificate:
+CertificateSource = str | bytes | Path | x509.Certificate
+"""PEM text, a PEM or DER file, its bytes, or a certificate."""
+
+
+def load_certificate(source: CertificateSource) -> x509.Certificate:
     """A certificate from PEM text, a PEM or DER file, or its bytes. Raises `UsageError`."""
     if isinstance(source, x509.Certificate):
         return source

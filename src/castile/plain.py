@@ -93,7 +93,8 @@ def _exchange(
             if two_way:
                 raise TransportError("the peer took the message and gave no answer")
             return b""
-        inbound = read(party, payload, party.now(), request=False)
+        confirmations = (protected.signature_values,)
+        inbound = read(party, payload, party.now(), request=False, confirmations=confirmations)
     if party.policy.application is None or key is not None:
         prove_possession(inbound.verified, Kind.PLAIN, key.identifier if key is not None else None)
     else:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from typing import TypeVar
 from castile import store as stores
 from castile.clock import Clock, system
 from castile.config import Settings
-from castile.credentials import Certificate
+from castile.credentials import Certificate, CertificateSource, load_certificate
 from castile.endpoint import handlers, recover
 from castile.endpoint.choosing import choose
 from castile.endpoint.deliver import Dispatcher, Handler, HandlerFunction
@@ -51,7 +51,8 @@ class Service:
 
     `policy`: what it asks for; several, where it takes several editions or bootstraps: then the
     namespaces of a message choose (F31). `credentials`: its certificate and key. `users`:
-    passwords by name, or a function of a name and a password. `store`: a path; without one
+    passwords by name, or a function of a name and a password. `trust`: certificates that may sign
+    to it, and issuers that vouch for others. `store`: a path; without one
     nothing survives the process. `public_url`: the address as clients know it; a message to
     another one is refused then. `random`, `new_id`: sources of random bytes and of identifiers,
     for tests that must repeat. Raises `PolicyError` where the policy needs what is missing.
@@ -63,6 +64,7 @@ class Service:
         policy: EndpointPolicy | Sequence[EndpointPolicy],
         credentials: Certificate | None = None,
         users: Users | None = None,
+        trust: Iterable[CertificateSource] = (),
         store: str | Path | None = None,
         public_url: str | None = None,
         seal: stores.Seal = None,
@@ -74,13 +76,16 @@ class Service:
         policies = (policy,) if isinstance(policy, EndpointPolicy) else tuple(policy)
         if not policies:
             raise UsageError("policy= is empty: a service takes at least one")
-        bootstraps = [each.bootstrap for each in policies if each.bootstrap is not None]
-        if bootstraps and credentials is None:
+        sections = [each for row in policies for each in (row.bootstrap, row.application) if each]
+        if credentials is None and any(each.protection_token == "x509" for each in sections):
             raise PolicyError(
                 "the policy seals keys for the service: give credentials=castile.Certificate(...)"
             )
-        if any(each.username for each in bootstraps) and users is None:
+        if any(each.username for each in sections) and users is None:
             raise PolicyError("the policy wants a UsernameToken: give users= with names and passwords")
+        self._trust = tuple(load_certificate(each) for each in trust)
+        if not self._trust and any(each.endorsing or each.binding == "asymmetric" for each in sections):
+            raise PolicyError("clients sign with certificates: give trust= with theirs, or with issuers")
         self._policies, self._credentials, self._users = policies, credentials, users
         self._random, self._new_id = random, new_id
         self._public_url, self._location, self._seal, self._clock = public_url, store, seal, clock
@@ -142,6 +147,7 @@ class Service:
                 certificate=certificate,
                 key=key,
                 users=self._users,
+                trust=self._trust,
                 keylog=(lambda identifier, instance, secret: keylog.write(identifier, secret, instance))
                 if keylog
                 else None,

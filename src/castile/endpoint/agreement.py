@@ -76,7 +76,7 @@ def _opened(party: Party, answer: RequestSecurityTokenResponse) -> bytes:
     if sealed is None or private is None:
         raise _refused("the answer's key is encrypted for somebody else")
     section = party.policy.bootstrap
-    return open_key(private, sealed, section.suite if section else None, legacy=False)
+    return open_key(private, sealed, section.suite if section else None, legacy=party.settings.legacy)
 
 
 def _refused(text: str) -> SecurityFailure:

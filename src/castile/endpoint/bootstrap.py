@@ -134,6 +134,10 @@ def _bootstrap(party: Party) -> tuple[ProtectionPolicy, x509.Certificate]:
         raise PolicyError(
             "the policy wants a UsernameToken: give credentials=castile.Username(name, password)"
         )
+    if (section.endorsing or section.binding == "asymmetric") and party.credential is None:
+        raise PolicyError(
+            "the policy wants the client's own certificate: give credentials=castile.Certificate(source)"
+        )
     return section, party.certificate
 
 

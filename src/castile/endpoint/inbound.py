@@ -97,9 +97,16 @@ class Inbound:
         )
 
 
-def read(party: Party, payload: bytes, now: Now, *, request: bool) -> Inbound:
+Confirmations = tuple[tuple[bytes, ...], ...]
+"""Signature values of each attempt at a request that an answer may confirm."""
+
+
+def read(
+    party: Party, payload: bytes, now: Now, *, request: bool, confirmations: Confirmations | None = None
+) -> Inbound:
     """`receive` of these bytes."""
-    return receive(party, opened(payload, party.settings.limits), now, request=request)
+    envelope = opened(payload, party.settings.limits)
+    return receive(party, envelope, now, request=request, confirmations=confirmations)
 
 
 def opened(payload: bytes, limits: Limits) -> soap.Envelope:
@@ -107,10 +114,17 @@ def opened(payload: bytes, limits: Limits) -> soap.Envelope:
     return soap.parse(xml.parse(payload, limits), limits, len(payload))
 
 
-def receive(party: Party, envelope: soap.Envelope, now: Now, *, request: bool) -> Inbound:
+def receive(
+    party: Party,
+    envelope: soap.Envelope,
+    now: Now,
+    *,
+    request: bool,
+    confirmations: Confirmations | None = None,
+) -> Inbound:
     """Verify and type one message. Raises `PeerError`, or `FaultReceived` (client).
 
-    `request` is True for what a service receives.
+    `request` is True for what a service receives; `confirmations` are for what a client does.
     """
     policy, limits = party.policy, party.settings.limits
     if envelope.soap is not policy.soap:
@@ -125,7 +139,7 @@ def receive(party: Party, envelope: soap.Envelope, now: Now, *, request: bool) -
         refuse_unsecured_fault(envelope, policy)
     edition = _addressing(envelope, policy, request=request)
     kind = kind_of(_claimed_action(envelope, edition), policy)
-    verified = verify(party, envelope, kind, now, request=request)
+    verified = verify(party, envelope, kind, now, request=request, confirmations=confirmations)
     try:
         return typed(verified, kind, policy, limits, edition)
     except PeerError as error:
@@ -135,7 +149,15 @@ def receive(party: Party, envelope: soap.Envelope, now: Now, *, request: bool) -
         return Inbound(kind, verified, headers, reliability.RMHeaders(), None, b"", edition, error)
 
 
-def verify(party: Party, envelope: soap.Envelope, kind: Kind, now: Now, *, request: bool) -> Verified:
+def verify(
+    party: Party,
+    envelope: soap.Envelope,
+    kind: Kind,
+    now: Now,
+    *,
+    request: bool,
+    confirmations: Confirmations | None = None,
+) -> Verified:
     """`unprotect` under the section of the policy that this kind of message falls under."""
     policy, settings = party.policy, party.settings
     protection = party.section(kind, own_key=_by_own_key(party, envelope))
@@ -147,6 +169,9 @@ def verify(party: Party, envelope: soap.Envelope, kind: Kind, now: Now, *, reque
         edition=policy.conversation,
         request=request,
         encrypted_body=True if must_encrypt else None,
+        trust=party.anchors,
+        confirmations=confirmations,
+        legacy=settings.legacy,
     )
     return unprotect(envelope, party.keyring, expectation, now, settings.limits, settings.timers)
 

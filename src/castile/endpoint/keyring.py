@@ -7,14 +7,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import pybase64
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from castile.messages.security import SecurityTokenReference
+from castile.security.certificates import CertificateKey, refers_to
 from castile.security.keys import ContextKey, SealedKey
-from castile.versions import THUMBPRINT_SHA1, X509_SKI
 
 Users = Mapping[str, str] | Callable[[str, str], bool]
 """Passwords by name, or a function that checks a name and a password."""
@@ -26,9 +24,10 @@ class Keyring:
 
     load: Callable[[str], list[ContextKey]]
     """Every instance of a context, from the store; empty if there is none."""
-    own: x509.Certificate | None = None
-    """The certificate of `key`."""
-    key: RSAPrivateKey | None = None
+    own: tuple[CertificateKey, ...] = ()
+    """Our own keys: what is sealed for us is opened with them."""
+    peers: tuple[x509.Certificate, ...] = ()
+    """Certificates that a peer may go by without sending them."""
     users: Users | None = None
     contexts: dict[tuple[str, str | None], ContextKey] = field(default_factory=dict)
     sealed_keys: dict[str, SealedKey] = field(default_factory=dict)
@@ -56,13 +55,11 @@ class Keyring:
 
     def private_key(self, reference: SecurityTokenReference) -> RSAPrivateKey | None:
         """Our private key, if the reference names our certificate."""
-        if self.own is None or not refers_to(reference, self.own):
-            return None
-        return self.key
+        return next((each.private for each in self.own if refers_to(reference, each.certificate)), None)
 
     def certificate_of(self, reference: SecurityTokenReference) -> x509.Certificate | None:
-        """A certificate that may sign to us; none does with the bindings that exist."""
-        return None
+        """A configured certificate by its name: whether it may sign is asked of the anchors."""
+        return next((each for each in self.peers if refers_to(reference, each)), None)
 
     def sealed_key(self, sha1: str) -> SealedKey | None:
         """The key of an EncryptedKey that we made and that a response refers to."""
@@ -92,38 +89,3 @@ class Keyring:
         known = self.users.get(name)
         same = hmac.compare_digest((known or "").encode(), password.encode())
         return None if known is None else same
-
-
-def refers_to(reference: SecurityTokenReference, certificate: x509.Certificate) -> bool:
-    """Whether a reference names this certificate, in any of its three forms (MS-18)."""
-    if reference.issuer_serial is not None:
-        name, serial = reference.issuer_serial
-        return serial == certificate.serial_number and same_name(name, certificate.issuer)
-    if reference.key_identifier is None:
-        return False
-    try:
-        octets = pybase64.b64decode(reference.key_identifier, validate=True)
-    except ValueError:
-        return False
-    if reference.value_type == THUMBPRINT_SHA1:
-        return hmac.compare_digest(octets, certificate.fingerprint(hashes.SHA1()))  # noqa: S303 - a name
-    known = key_identifier(certificate) or b""
-    return reference.value_type == X509_SKI and hmac.compare_digest(octets, known)
-
-
-def key_identifier(certificate: x509.Certificate) -> bytes | None:
-    """The certificate's SubjectKeyIdentifier extension; None if it has none."""
-    try:
-        extension = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
-    except x509.ExtensionNotFound:
-        return None
-    return extension.value.digest
-
-
-def same_name(text: str, name: x509.Name) -> bool:
-    """Whether a distinguished name as text (RFC 4514) is this name, in either order."""
-    try:
-        parsed = x509.Name.from_rfc4514_string(text)
-    except ValueError:
-        return False
-    return parsed == name or x509.Name(list(reversed(list(parsed)))) == name

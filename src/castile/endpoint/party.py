@@ -16,6 +16,8 @@ from castile.endpoint.contexts import context_keys
 from castile.endpoint.keyring import Keyring, Users
 from castile.endpoint.kinds import Kind
 from castile.policy import EndpointPolicy, ProtectionPolicy
+from castile.security.anchors import Anchors
+from castile.security.certificates import CertificateKey, subject_of
 from castile.security.keys import ContextKey
 from castile.store import Store, Transaction
 
@@ -46,6 +48,10 @@ class Party:
     key: RSAPrivateKey | None = None
     username: tuple[str, str] | None = None
     """A client's credential."""
+    credential: CertificateKey | None = None
+    """Another one of a client: its certificate and key."""
+    trust: tuple[x509.Certificate, ...] = ()
+    """Certificates that may sign to us, and issuers that vouch for others (MS-11)."""
     users: Users | None = None
     """A service's users."""
     public_url: str | None = None
@@ -53,16 +59,20 @@ class Party:
     identify: NewId | None = None
     """Makes identifiers in place of `random`: absolute URIs, unique for ever."""
     keyring: Keyring = field(init=False)
+    anchors: Anchors = field(init=False)
+    """Whose certificates may sign to us; to a client its service's may."""
     keylog: Callable[[str, str | None, bytes], None] | None = None
     """Told each context's Identifier, Instance and secret (CASTILE_KEYLOG)."""
 
     def __post_init__(self) -> None:
-        self.keyring = Keyring(
-            load=self._stored_keys,
-            own=self.certificate,
-            key=self.key,
-            users=self.users,
-        )
+        own = [self.credential] if self.credential is not None else []
+        peers = self.trust
+        if self.certificate is not None and self.key is not None:
+            own.append(CertificateKey(self.certificate, self.key))
+        elif self.certificate is not None:
+            peers = (self.certificate, *peers)
+        self.anchors = Anchors.of(peers)
+        self.keyring = Keyring(load=self._stored_keys, own=tuple(own), peers=peers, users=self.users)
 
     def _stored_keys(self, identifier: str) -> list[ContextKey]:
         record = self.store.run(
@@ -83,7 +93,9 @@ class Party:
     @property
     def principal(self) -> str:
         """Who a client is; "" without a credential."""
-        return self.username[0] if self.username else ""
+        if self.username is not None:
+            return self.username[0]
+        return subject_of(self.credential.certificate) if self.credential is not None else ""
 
     def section(self, kind: Kind, *, own_key: bool) -> ProtectionPolicy | None:
         """What protects messages of this kind (F02); None: nothing does.
