@@ -536,8 +536,8 @@ class Pump:
                 self._leased_attempt(row)
                 continue
             if record.state.ended or not self.wait(
-                lambda: self._advanced(key, record),
-                deadline,  # noqa: B023
+                lambda: self._advanced(key, record),  # noqa: B023
+                deadline,
             ):
                 return record
 
