@@ -19,7 +19,7 @@ from pathlib import Path
 from castile import xml
 from castile.client import Client
 from castile.config import Limits
-from castile.credentials import Username
+from castile.credentials import Certificate, Username
 from castile.demo.child import Child
 from castile.demo.plan import NAMESPACE, PASSWORD_VARIABLE, SETTINGS, TRANSACTIONAL, USER
 from castile.errors import CastileError
@@ -177,8 +177,10 @@ def _key(message: int) -> str:
     return f"message-{message}"
 
 
-def _credentials(child: Child) -> Username | None:
+def _credentials(child: Child) -> Username | Certificate | None:
     """What the bootstrap wants."""
+    if child.plan.certified:
+        return Certificate(child.files.client_identity)
     return Username(USER, f"env:{PASSWORD_VARIABLE}") if child.plan.bootstrap == "username" else None
 
 

@@ -170,8 +170,9 @@ def _folder(keep: Path | None) -> Iterator[Files]:
     "--bootstrap",
     default="username",
     show_default=True,
-    type=click.Choice(["username", "anonymous"]),
-    help="By what the client gets its security context: a password, or nothing.",
+    type=click.Choice(["username", "certificate", "anonymous", "mutual"]),
+    help="By what the client gets its security context: a password, an endorsing certificate, "
+    "nothing, or certificates on both sides (asymmetric).",
 )
 @click.option(
     "--renew-every",

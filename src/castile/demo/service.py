@@ -29,6 +29,7 @@ def make_service(child: Child) -> Service:
         policy=plan.policy,
         credentials=Certificate(files.identity),
         users={USER: os.environ[PASSWORD_VARIABLE]} if plan.bootstrap == "username" else None,
+        trust=[files.client_certificate] if plan.certified else (),
         store=files.service_store,
         public_url=child.url,
         settings=SETTINGS,
