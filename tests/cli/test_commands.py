@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import click
@@ -115,9 +114,10 @@ def test_ten_messages_take_less_than_a_second() -> None:
     process(*arguments)  # what Python compiles once is compiled
     times = []
     for _ in range(3):
-        start = time.perf_counter()
+        before = os.times()
         assert process(*arguments).returncode == 0
-        times.append(time.perf_counter() - start)
+        after = os.times()  # of the processor: other work on this machine doesn't count
+        times.append(after.children_user + after.children_system - before.children_user - before.children_system)
     assert min(times) < 1.0
 
 
