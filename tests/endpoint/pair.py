@@ -275,6 +275,11 @@ class Pair:
         self.received.append((ctx.principal, ctx.number, content))
         self.contexts.append(ctx)
 
+    def settled(self, count: int) -> list[bytes]:
+        """`bodies`, once there are so many: a one-way message is acknowledged before it is handled."""
+        until(lambda: len(self.received) >= count)
+        return self.bodies
+
     @property
     def bodies(self) -> list[bytes]:
         """What the handlers got, in their order."""
