@@ -26,6 +26,7 @@ from tests.security.insider import (
     first,
     refusal,
     resigned,
+    sign,
 )
 from tests.security.made import (
     CONTEXT,
@@ -169,12 +170,30 @@ def test_references_that_cover_nothing() -> None:
         found = first(root, f".//{{{DS}}}Signature")
         etree.SubElement(etree.SubElement(found, f"{{{DS}}}Object"), f"{{{DS}}}Manifest")
 
+    for change in (empty, manifest):
+        refusal(resigned(SIDE.protected(LIFE).payload, change), LIFE)
+
+
+@pytest.mark.row("MS-50")
+def test_a_part_that_is_referred_to_twice_is_no_fault() -> None:
+    """Metro signs a header twice; a second reference with another digest is still a wrong one."""
+
     def twice(root: etree._Element) -> None:
         info = first(root, f".//{{{DS}}}SignedInfo")
-        info.append(copy(info[-1]))
+        for reference in list(info[2:]):
+            info.append(copy(reference))
 
-    for change in (empty, manifest, twice):
-        refusal(resigned(SIDE.protected(LIFE).payload, change), LIFE)
+    payload = resigned(SIDE.protected(LIFE).payload, twice)
+    assert receive(payload, SIDE.expectation(LIFE), SIDE.keys()).primary.name == CONTEXT
+
+    def wrong(root: etree._Element) -> None:
+        twice(root)
+        first(root, f".//{{{DS}}}SignedInfo")[-1][-1].text = "AAAA"
+
+    root = etree.fromstring(SIDE.protected(LIFE).payload)
+    wrong(root)
+    sign(root, first(root, f".//{{{DS}}}Signature"))
+    assert "digest of" in str(refusal(etree.tostring(root), LIFE))
 
 
 @pytest.mark.row("MS-39")

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import pytest
+from lxml import etree
 
 from castile.clock import Now
 from castile.errors import PeerError, SecurityFailure
 from castile.policy import ProtectionPolicy
 from castile.policy.suites import SUITES
 from castile.security import Expectation, SealedKey, Trace, Verified, unprotect
+from castile.security.anchors import Anchors
 from castile.security.trace import (
     Decrypted,
     KeyDerived,
@@ -22,7 +25,7 @@ from castile.security.trace import (
 )
 from castile.versions import FAMILIES, WSSC_1_3, WSSC_2005
 from tests.conftest import shared
-from tests.security.recorded import LIMITS, TIMERS, Keys, created, keys_of, opened, read
+from tests.security.recorded import LIMITS, TIMERS, Keys, Opened, created, keys_of, opened, read
 
 WCF = [
     "ws05-user-nonego-sc-rm",
@@ -75,39 +78,121 @@ def test_one_signature_covers_what_castile_demands(folder: str) -> None:
         assert len(message.verified.headers) == len(message.envelope.headers) - 1
 
 
-def policy_of(verified: Verified, suite: str, name: str) -> ProtectionPolicy:
-    kind = verified.primary.kind
-    token = {"context": "context", "encrypted-key": "x509"}[kind]
-    return ProtectionPolicy(
-        token,  # type: ignore[arg-type]
-        SUITES[suite],
-        username=kind == "encrypted-key" and "user" in name,
-        derived_keys="nodk" not in name,
+BASIC256: Final = SUITES["Basic256"]
+USER: Final = ProtectionPolicy("x509", BASIC256, username=True)
+CERTIFICATE: Final = ProtectionPolicy("x509", BASIC256, endorsing=True, signature_confirmation=True)
+CONTEXT: Final = ProtectionPolicy("context", BASIC256)
+MUTUAL: Final = ProtectionPolicy("x509", BASIC256, binding="asymmetric", derived_keys=False)
+CXF_POLICIES: Final = (
+    replace(MUTUAL, encrypt_signature=False, reference="issuer-serial"),
+    replace(CONTEXT, encrypt_signature=False, layout="Lax"),
+)
+
+
+def _in(suite: str, policy: ProtectionPolicy) -> ProtectionPolicy:
+    return replace(policy, suite=SUITES[suite])
+
+
+REAL: Final[dict[str, tuple[ProtectionPolicy | None, ProtectionPolicy]]] = {
+    "wcf/ws05-user-nonego-sc-rm": (USER, CONTEXT),
+    "wcf/ws07-user-nonego-sc-norm": (USER, CONTEXT),
+    "wcf/ws05-user-nonego-sc-norm-nocancel": (USER, CONTEXT),
+    "wcf/ws05-cert-nonego-sc-norm": (CERTIFICATE, CONTEXT),
+    "wcf/ws05-cert-nonego-sc-norm-nodk": (
+        replace(CERTIFICATE, derived_keys=False),
+        replace(CONTEXT, derived_keys=False),
+    ),
+    "wcf/ws05-cert-nonego-sc-norm-renew": (CERTIFICATE, CONTEXT),
+    "wcf/ws05-cert-nonego-sc-rm-sha256": (
+        _in("Basic256Sha256", CERTIFICATE),
+        _in("Basic256Sha256", CONTEXT),
+    ),
+    "wcf/ws07-user-nonego-nosc-norm": (None, USER),
+    "wcf/ws05-cert-nonego-nosc-norm-asym": (None, MUTUAL),
+    "wcf/dup3-07": (USER, CONTEXT),
+    "wcf/lossy-dropresp3-05": (USER, CONTEXT),
+    "cxf/rm11-sc13-echo": CXF_POLICIES,
+    "cxf/rm11-sc13-tell": CXF_POLICIES,
+    "cxf/sc13-only": CXF_POLICIES,
+}
+"""Bootstrap and application as the WSDL beside the recording says."""
+
+
+def expectation_of(message: Opened, folder: str, confirmed: tuple[bytes, ...]) -> Expectation:
+    """What castile would expect of this message."""
+    bootstrap, application = REAL[folder]
+    edition = WSSC_1_3 if "ws07" in folder or "-07" in folder or "cxf" in folder else WSSC_2005
+    request = "request" in message.name
+    assert message.verified is not None
+    action = next(head.element.text or "" for head in message.verified.headers if head.name == "wsa:Action")
+    policy = application
+    if bootstrap is not None and "/RST" in action and not action.endswith("Cancel"):
+        policy = bootstrap
+    return Expectation(
+        policy,
+        edition,
+        request,
+        "Body" in message.verified.encrypted,
+        trust=Anchors.of(keys_of(shared("vectors", *folder.split("/"))).certificates),
+        confirmations=None if request else (confirmed,),
     )
 
 
 @pytest.mark.row("MS-02")
 @pytest.mark.row("MS-03")
 @pytest.mark.row("MS-31")
-@pytest.mark.parametrize("folder", WCF[:7])
-def test_wcf_meets_the_policy_as_castile_enforces_it(folder: str) -> None:
-    path = shared("vectors", "wcf", folder)
+@pytest.mark.row("MS-54")
+@pytest.mark.row("F02")
+@pytest.mark.parametrize("folder", REAL)
+def test_peers_meet_their_own_policy_as_castile_enforces_it(folder: str) -> None:
+    path = shared("vectors", *folder.split("/"))
     keys = keys_of(path)
-    edition = WSSC_1_3 if folder.startswith("ws07") else WSSC_2005
-    suite = "Basic256Sha256" if "sha256" in folder else "Basic256"
+    confirmed: tuple[bytes, ...] = ()
     for message in read(path, keys):
-        assert message.verified is not None
-        policy = policy_of(message.verified, suite, folder)
-        request = "request" in message.name
-        expectation = Expectation(policy, edition, request, "Body" in message.verified.encrypted)
+        if message.envelope.security is None:
+            continue
+        assert message.verified is not None, (message.name, message.error)
+        expectation = expectation_of(message, folder, confirmed)
         now = Now(created(message.envelope), 0.0)
         verified = unprotect(message.envelope, keys, expectation, now, LIMITS, TIMERS)
         assert verified.primary == message.verified.primary
-        other = replace(expectation, edition=FAMILIES["1.3" if edition is WSSC_2005 else "2005"].conversation)
-        with pytest.raises(SecurityFailure) as refusal:
-            unprotect(message.envelope, keys, other, now, LIMITS, TIMERS)
-        assert refusal.value.fault.subcode is not None
-        assert refusal.value.fault.subcode[1] in ("UnsupportedContextToken", "InvalidSecurity")
+        if expectation.request:
+            confirmed = verified.values
+            policy = expectation.policy
+            if policy is not None and (policy.endorsing or policy.binding == "asymmetric"):
+                assert (verified.principal or "").startswith("CN=alice")
+        other = replace(
+            expectation, edition=FAMILIES["1.3" if expectation.edition is WSSC_2005 else "2005"].conversation
+        )
+        if b"/sc" in etree.tostring(message.envelope.root):
+            with pytest.raises(SecurityFailure) as refusal:
+                unprotect(message.envelope, keys, other, now, LIMITS, TIMERS)
+            assert refusal.value.fault.subcode is not None
+            assert refusal.value.fault.subcode[1] in ("UnsupportedContextToken", "InvalidSecurity")
+
+
+@pytest.mark.row("MS-11")
+@pytest.mark.row("MS-54")
+@pytest.mark.parametrize("folder", ["wcf/ws05-cert-nonego-sc-norm", "cxf/sc13-only"])
+def test_recorded_messages_under_strangers_and_other_requests(folder: str) -> None:
+    path = shared("vectors", *folder.split("/"))
+    keys = keys_of(path)
+    first, answer = read(path, keys)[:2]
+    assert first.verified is not None
+    for message, confirmed in ((first, ()), (answer, first.verified.values)):
+        expectation = expectation_of(message, folder, confirmed)
+        now = Now(created(message.envelope), 0.0)
+        unprotect(message.envelope, keys, expectation, now, LIMITS, TIMERS)
+        if "cxf" in folder or message is first:
+            with pytest.raises(SecurityFailure, match="nobody who is trusted"):
+                unprotect(message.envelope, keys, replace(expectation, trust=Anchors()), now, LIMITS, TIMERS)
+        elif message is answer:
+            for wrong in (confirmed[:1], (*confirmed, b"x"), (confirmed[0], b"x"), ()):
+                other = replace(expectation, confirmations=(wrong,))
+                with pytest.raises(SecurityFailure, match="confirms other"):
+                    unprotect(message.envelope, keys, other, now, LIMITS, TIMERS)
+            several = replace(expectation, confirmations=((b"x",), confirmed))
+            assert unprotect(message.envelope, keys, several, now, LIMITS, TIMERS)
 
 
 @pytest.mark.row("SC-01")
@@ -167,7 +252,6 @@ def wss4j(path: Path) -> tuple[Verified | None, PeerError | None]:
 REFUSED = {
     "usernametoken-derivedkey": "Salt",
     "rsa15-3des": "tripledes-cbc",
-    "strtransform": "STR-Transform",
 }
 """What of WSS4J isn't taken, and the word that says why."""
 

@@ -117,7 +117,7 @@ def _encrypts(party: Party, outgoing: Outgoing) -> bool:
 
 
 def fault_message(
-    party: Party, fault: SOAPFault, *, relates_to: str | None, key: ContextKey | SealedKey | None
+    party: Party, fault: SOAPFault, *, relates_to: str | None, key: Key | None
 ) -> Outgoing:
     """A fault as a message; secured when a key is known (features 5.6)."""
     policy = party.policy

@@ -13,7 +13,7 @@ from castile.clock import Now
 from castile.endpoint.binding import prove_possession
 from castile.endpoint.inbound import Inbound
 from castile.endpoint.kinds import Kind
-from castile.endpoint.outbound import Outgoing, fault_message
+from castile.endpoint.outbound import Key, Outgoing, fault_message
 from castile.endpoint.party import Party
 from castile.errors import SecurityFailure, SOAPFault, Violation
 from castile.messages import reliability, trust
@@ -23,7 +23,6 @@ from castile.protocol.actions import Acknowledge, Fail, Purge, Resend, SourceAct
 from castile.protocol.destination import Destination
 from castile.protocol.faults import RM_REASONS, conversation_violation, unknown_sequence
 from castile.protocol.source import Source
-from castile.security.keys import ContextKey, SealedKey
 from castile.security.trace import KeyIdentity
 from castile.store import Transaction
 from castile.store.records import ContextRecord, DestinationRecord, SourceRecord
@@ -53,7 +52,7 @@ class Turn:
         return row
 
     @property
-    def key(self) -> ContextKey | SealedKey | None:
+    def key(self) -> Key | None:
         """What protects the answer: the key that the message proved."""
         return self.inbound.verified.reply_key
 

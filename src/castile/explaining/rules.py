@@ -59,7 +59,7 @@ Check = Callable[[Opened, Surroundings], Iterator[str]]
 
 def _doubled(message: Opened, _: Surroundings) -> Iterator[str]:
     if message.envelope is not None:
-        for name in doubled_headers(message.envelope):
+        for name in doubled_headers(message.envelope.headers):
             yield f"the header {name} stands twice"
 
 
@@ -126,7 +126,7 @@ def _one_signature(message: Opened, around: Surroundings) -> Iterator[str]:
         return
     if len(primary) > 1:
         yield f"{len(primary)} signatures cover its parts, where one has to cover them all"
-    wanted = {"Body", "wsu:Timestamp", *map(header_name, required_headers(envelope))}
+    wanted = {"Body", "wsu:Timestamp", *map(header_name, required_headers(envelope.headers))}
     best = max(primary, key=lambda each: len(wanted & each.covered))
     missing = sorted(wanted - best.covered)
     if missing:
@@ -141,7 +141,7 @@ def _beside(message: Opened, around: Surroundings) -> Iterator[str]:
     if envelope is None or around.thin or any(each.key.kind == "context" for each in primary):
         return
     covered = {name for signature in primary for name in signature.covered}
-    wanted = {header_name(block) for block in required_headers(envelope)}
+    wanted = {header_name(block) for block in required_headers(envelope.headers)}
     if covered & wanted and wanted - covered:
         yield f"{', '.join(sorted(wanted - covered))} stands unsigned beside headers that are signed"
 

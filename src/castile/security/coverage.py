@@ -7,13 +7,12 @@ beside a signed one, or a second one of a kind that occurs once, makes the messa
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterable, Sequence, Set
 from functools import lru_cache
 from typing import Final
 
 from castile.errors import SecurityFailure
 from castile.messages.security import ID
-from castile.messages.soap import Envelope
 from castile.versions import NETRM, WSA, WSRM, part_name
 from castile.xml import Element
 
@@ -39,16 +38,16 @@ def _row(tag: str) -> tuple[str, bool]:
     return part_name(namespace[1:], local), namespace[1:] in SIGNED_NAMESPACES
 
 
-def required_headers(envelope: Envelope) -> list[Element]:
+def required_headers(headers: Iterable[Element]) -> list[Element]:
     """The header blocks that must be signed wherever they occur."""
-    return [block for block in envelope.headers if _row(str(block.tag))[1]]
+    return [block for block in headers if _row(str(block.tag))[1]]
 
 
-def doubled_headers(envelope: Envelope) -> list[str]:
+def doubled_headers(headers: Iterable[Element]) -> list[str]:
     """Names of the headers that stand twice and may not."""
     seen: set[str] = set()
     doubled: list[str] = []
-    for block in envelope.headers:
+    for block in headers:
         tag = str(block.tag)
         if tag in seen and tag not in _REPEATED and _row(tag)[1]:
             doubled.append(header_name(block))
@@ -56,16 +55,16 @@ def doubled_headers(envelope: Envelope) -> list[str]:
     return doubled
 
 
-def uncovered_headers(envelope: Envelope, ids: Set[str]) -> list[str]:
+def uncovered_headers(headers: Iterable[Element], ids: Set[str]) -> list[str]:
     """Names of the headers that must be signed and aren't among these ids."""
-    return [header_name(block) for block in required_headers(envelope) if block.get(ID) not in ids]
+    return [header_name(block) for block in required_headers(headers) if block.get(ID) not in ids]
 
 
-def check_headers(envelope: Envelope, ids: Set[str]) -> None:
+def check_headers(headers: Sequence[Element], ids: Set[str]) -> None:
     """Refuse doubled headers and those that the signature leaves out; `ids`: what it covers."""
-    for name in doubled_headers(envelope):
+    for name in doubled_headers(headers):
         raise SecurityFailure(f"{name} stands twice", part=name)
-    for name in uncovered_headers(envelope, ids):
+    for name in uncovered_headers(headers, ids):
         raise SecurityFailure(f"{name} isn't signed together with the Body", part=name)
-    if not any(str(block.tag).endswith("}Action") for block in required_headers(envelope)):
+    if not any(str(block.tag).endswith("}Action") for block in required_headers(headers)):
         raise SecurityFailure("the message has no Action", part="wsa:Action")

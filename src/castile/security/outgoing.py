@@ -1,53 +1,48 @@
 """The walk out: one message under its keys, from templates, in WCF's Strict order.
 
 Every part is rendered as its own exclusive-C14N bytes and digested as such; no document is built.
-Order of the header: Timestamp, SecurityContextToken or EncryptedKey, DerivedKeyTokens,
-ReferenceList, encrypted UsernameToken, Signature or its EncryptedData (features MS-03).
+Order of the header: Timestamp, certificates, SecurityContextToken or EncryptedKey,
+DerivedKeyTokens, ReferenceList, encrypted UsernameToken and confirmations, Signature or its
+EncryptedData, endorsing signatures (features MS-03).
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Final
 
 import pybase64
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.hashes import SHA1
 
 from castile.clock import Now, iso
 from castile.config import Timers
 from castile.errors import UsageError
-from castile.messages.conversation import SecurityContextToken
 from castile.messages.security import (
     CONTENT_TYPE,
     ELEMENT_TYPE,
-    EncryptedKey,
-    KeyInfo,
-    SecurityTokenReference,
+    SignatureConfirmation,
     UsernameToken,
 )
 from castile.messages.signature import signature, signed_info, signed_info_content
 from castile.messages.soap import Header, Message, body_frame
-from castile.policy import ProtectionPolicy, suites
-from castile.security.encryption import CIPHERS, seal_key
-from castile.security.keys import DEFAULT_LABEL, DEFAULT_LENGTH, ContextKey, SealedKey, p_sha1
-from castile.security.signature import DIGESTS, mac
-from castile.versions import (
-    DS,
-    ENCRYPTED_KEY,
-    ENCRYPTED_KEY_SHA1,
-    THUMBPRINT_SHA1,
-    WSSE,
-    WSU,
-    XENC,
-    Conversation,
-    SOAPVersion,
+from castile.policy import ProtectionPolicy
+from castile.security.certificates import CertificateKey
+from castile.security.encryption import CIPHERS
+from castile.security.keys import ContextKey, SealedKey
+from castile.security.signature import DIGESTS, sign
+from castile.security.sources import (
+    Random,
+    Signer,
+    Source,
+    certificate_signer,
+    context_source,
+    source_of,
+    symmetric_signer,
+    working_key,
 )
+from castile.versions import DS, WSSE, WSU, XENC, Conversation, SOAPVersion
 from castile.xml import escape_attribute
 
 
@@ -65,8 +60,13 @@ class Protection:
     username: tuple[str, str] | None = field(default=None, repr=False)
     encrypt: bool = True
     """False for lifecycle messages: signed only, the Signature in clear (features CO-09)."""
-    endorsing: tuple[ContextKey, ...] = ()
-    """Keys that sign the primary signature too, as the old one of a renewal does (WS-SC 1.4, 5)."""
+    signer: CertificateKey | None = None
+    """Ours, which signs in the asymmetric binding."""
+    endorsing: tuple[CertificateKey | ContextKey, ...] = ()
+    """Keys that sign the primary signature too: a client's certificate (WS-SP 1.2, 8.3), and the
+    old key of a renewal (WS-SC 1.4, 5)."""
+    confirm: tuple[bytes, ...] = field(default=(), repr=False)
+    """Values of the signatures of the request that this answers, where the policy wants that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +80,6 @@ class Protected:
     """For signature confirmations."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """The key behind everything in one message."""
-
-    secret: bytes = field(repr=False)
-    token: bytes = field(repr=False)
-    """The element that carries it; empty in a response."""
-    reference: SecurityTokenReference
-    sealed: SealedKey | None = None
-
-
-_NONCE: Final = 16
 _DECLARATION: Final = re.compile(rb' xmlns:[^=]+="[^"]*"')
 
 
@@ -99,132 +87,137 @@ def protect(
     message: Message,
     protection: Protection,
     now: Now,
-    random: Callable[[int], bytes],
+    random: Random,
     timers: Timers,
 ) -> Protected:
     """Sign, and where asked encrypt, one message; afresh on every attempt (features CO-15).
 
-    Signed are the Body, every header of the message, the Timestamp and the UsernameToken, under
-    one signature. Raises `UsageError` where key and policy don't fit.
+    Signed are the Body, every header of the message, the Timestamp, the UsernameToken and
+    confirmations, under one signature. Raises `UsageError` where key and policy don't fit.
     """
-    policy, suite = protection.policy, protection.policy.suite
+    policy = protection.policy
     tag = f"_{random(9).hex()}-"
-    source = _source(protection, tag, random)
-    encrypt = protection.encrypt and policy.encrypt_body
-    tokens, sign_key, sign_info = _working_key(
-        protection, source, f"{tag}s", suite.signature_key_bytes, random
-    )
-    if encrypt or protection.username is not None:
-        derived, seal_octets, seal_info = _working_key(
-            protection, source, f"{tag}e", suite.encryption_key_bytes, random
-        )
-        tokens += derived
+    hidden = protection.encrypt and policy.encrypt_body
+    ciphertext = policy.order == "encrypt-before-sign"
+    tokens = _tokens(protection, tag, hidden=hidden)
+    seals = hidden or any(token.sealed for token in tokens)
+    source, signer, sealer, derived = _keys(protection, tag, random, seals=seals)
     timestamp = _timestamp(f"{tag}t", now, timers)
     start, content, end = body_frame(message.soap, message.body, f"{tag}0")
     headers = [_header(header, message.soap, f"{tag}{n}") for n, header in enumerate(message.headers, 1)]
+    if sealer is not None and hidden and ciphertext:
+        content = sealer(f"{tag}b", CONTENT_TYPE, content, behind=True)
     parts = [(f"{tag}0", b"".join((start, content, end)))]
     parts += [(f"{tag}{n}", octets) for n, octets in enumerate(headers, 1)]
     parts.append((f"{tag}t", timestamp))
-    token = b""
-    if protection.username is not None:
-        token = UsernameToken(f"{tag}u", *protection.username).render()
-        parts.append((f"{tag}u", token))
-    values, signatures, endorsing = _signatures(protection, parts, tag, (sign_key, sign_info), random)
-    listed = []
-    if encrypt or token:
-        seal = CIPHERS[suite.encryption].seal
-        frame = _frames(suite.encryption)
-        iv = CIPHERS[suite.encryption].iv_bytes
-
-        def sealed(name: str, kind: str, plaintext: bytes) -> bytes:
-            listed.append(name)
-            opening = frame[kind] % (name.encode(), seal_info)
-            return b"".join((opening, pybase64.b64encode(seal(seal_octets, random(iv), plaintext)), _CLOSING))
-
-        if encrypt:
-            content = sealed(f"{tag}b", CONTENT_TYPE, content)
-        if encrypt and policy.encrypt_signature:
-            signatures = [sealed(f"{tag}g{n}", ELEMENT_TYPE, octets) for n, octets in enumerate(signatures)]
-        if token:
-            token = sealed(f"{tag}n", ELEMENT_TYPE, token)
-    security = (timestamp, source.token, tokens, _reference_list(listed), token, endorsing, *signatures)
+    inside = []
+    for token in tokens:
+        octets, name = token.octets, token.name
+        if sealer is not None and token.sealed:
+            octets = sealer(f"{name}c", ELEMENT_TYPE, octets)
+        inside.append(octets)
+        parts.append((f"{name}c", octets) if ciphertext and token.sealed else (name, token.octets))
+    values, signatures, endorsing = _signatures(protection, parts, tag, signer, random)
+    if sealer is not None and hidden and not ciphertext:
+        content = sealer(f"{tag}b", CONTENT_TYPE, content)
+    if sealer is not None and hidden and policy.encrypt_signature:
+        signatures = [sealer(f"{tag}g{n}", ELEMENT_TYPE, octets) for n, octets in enumerate(signatures)]
+    carrier, before, behind = _lists(protection, source, sealer)
+    own = signer.tokens if protection.signer is not None else b""
+    first, last = (b"", timestamp) if policy.layout == "LaxTsLast" else (timestamp, b"")
+    security = (first, own, carrier, derived, before, *inside, endorsing, *signatures, behind, last)
     payload = _assembled(message, headers, security, (start, content, end))
-    return Protected(payload, source.sealed, tuple(values))
+    return Protected(payload, source.sealed if source is not None else None, tuple(values))
 
 
-def _source(protection: Protection, tag: str, random: Callable[[int], bytes]) -> _Source:
-    """The secret, the token that a request carries, and how keys refer to it."""
-    key = protection.key
-    if isinstance(key, ContextKey):
-        if protection.policy.protection_token != "context":
-            raise UsageError("the policy asks for an EncryptedKey, not for a security context")
-        token = SecurityContextToken(key.identifier, key.instance, key.token_id)
-        if protection.request:
-            return _Source(key.secret, key.token, token.attached(key.edition))
-        return _Source(key.secret, b"", token.unattached(key.edition))
-    if protection.policy.protection_token != "x509":
-        raise UsageError("the policy asks for a security context, not for an EncryptedKey")
-    if isinstance(key, SealedKey):
-        reference = SecurityTokenReference(
-            key_identifier=key.sha1, value_type=ENCRYPTED_KEY_SHA1, token_type=ENCRYPTED_KEY
-        )
-        return _Source(key.octets, b"", reference, key)
-    return _new_key(protection, key, f"{tag}k", random)
+@dataclass(frozen=True, slots=True)
+class _Token:
+    """A child of Security that the signature covers."""
+
+    name: str
+    octets: bytes = field(repr=False)
+    sealed: bool
 
 
-def _new_key(
-    protection: Protection, certificate: x509.Certificate, name: str, random: Callable[[int], bytes]
-) -> _Source:
-    suite = protection.policy.suite
-    public = certificate.public_key()
-    if not isinstance(public, RSAPublicKey):
-        raise UsageError("the service's certificate must have an RSA key")
-    octets = random(suite.encryption_key_bytes)
-    thumbprint = pybase64.b64encode(certificate.fingerprint(SHA1())).decode()  # noqa: S303 - a name
-    key = EncryptedKey(
-        id=name,
-        algorithm=suite.key_transport,
-        key=KeyInfo(SecurityTokenReference(key_identifier=thumbprint, value_type=THUMBPRINT_SHA1)),
-        cipher=seal_key(public, octets, suite.key_transport),
-        digest=suites.SHA1 if suite.key_transport == suites.RSA_OAEP else None,
+def _tokens(protection: Protection, tag: str, *, hidden: bool) -> list[_Token]:
+    """The UsernameToken, always encrypted, and confirmations, encrypted if the signature is."""
+    found = []
+    if protection.username is not None:
+        token = UsernameToken(f"{tag}u", *protection.username)
+        found.append(_Token(f"{tag}u", token.render(), True))
+    if protection.policy.signature_confirmation and not protection.request:
+        sealed = hidden and protection.policy.encrypt_signature
+        for place, value in enumerate(protection.confirm or (None,)):
+            name = f"{tag}f{place}"
+            found.append(_Token(name, SignatureConfirmation(name, value).render(), sealed))
+    return found
+
+
+def _keys(
+    protection: Protection, tag: str, random: Random, *, seals: bool
+) -> tuple[Source | None, Signer, _Sealer | None, bytes]:
+    """The secret, what signs, what encrypts, and the DerivedKeyTokens of both."""
+    policy, edition = protection.policy, protection.edition
+    source: Source | None = None
+    asymmetric = policy.binding == "asymmetric"
+    if seals or not asymmetric:
+        source = source_of(protection.key, policy, f"{tag}k", random, request=protection.request)
+    derived = b""
+    if asymmetric:
+        if protection.signer is None:
+            raise UsageError("the policy asks for a certificate of ours that signs")
+        form = policy.initiator_reference if protection.request else policy.reference
+        signer = certificate_signer(policy, protection.signer, f"{tag}x", form)
+    elif source is None or (isinstance(protection.key, x509.Certificate) and not protection.request):
+        raise UsageError("a response is protected by the key of its request")
+    else:
+        signer = symmetric_signer(policy, edition, source, f"{tag}s", random)
+        derived = signer.tokens
+    if not seals or source is None:
+        return source, signer, None, derived
+    token, octets, info = working_key(
+        policy, edition, source, f"{tag}e", policy.suite.encryption_key_bytes, random
     )
-    sha1 = pybase64.b64encode(hashlib.sha1(key.cipher).digest()).decode()  # noqa: S324 - a name
-    return _Source(octets, key.render(), key.as_reference(), SealedKey(octets, sha1))
+    return source, signer, _Sealer(policy.suite.encryption, octets, info, random), derived + token
 
 
-def _working_key(
-    protection: Protection,
-    source: _Source,
-    name: str,
-    length: int,
-    random: Callable[[int], bytes],
+class _Sealer:
+    """Makes EncryptedData, and keeps the ids of what it made."""
+
+    __slots__ = ("_cipher", "_frames", "_info", "_key", "_random", "after", "names")
+
+    def __init__(self, algorithm: str, key: bytes, info: bytes, random: Random) -> None:
+        self._cipher, self._frames = CIPHERS[algorithm], _frames(algorithm)
+        self._key, self._info, self._random = key, info, random
+        self.names: list[str] = []
+        self.after: list[str] = []
+        """What was encrypted before it was signed: its list stands behind the signature."""
+
+    def __call__(self, name: str, kind: str, plaintext: bytes, *, behind: bool = False) -> bytes:
+        (self.after if behind else self.names).append(name)
+        cipher = self._cipher
+        octets = cipher.seal(self._key, self._random(cipher.iv_bytes), plaintext)
+        opening = self._frames[kind] % (name.encode(), self._info)
+        return b"".join((opening, pybase64.b64encode(octets), _CLOSING))
+
+
+def _lists(
+    protection: Protection, source: Source | None, sealer: _Sealer | None
 ) -> tuple[bytes, bytes, bytes]:
-    """DerivedKeyToken, key, and the reference that a KeyInfo holds (features F04, SC-14)."""
-    if not protection.policy.derived_keys:
-        return b"", source.secret, source.reference.render()
-    nonce = random(_NONCE)
-    edition = protection.edition
-    # Written as WCF does: the default length goes without Offset and Length.
-    bounds = b"" if length == DEFAULT_LENGTH else b"<c:Offset>0</c:Offset><c:Length>%d</c:Length>" % length
-    identity = name.encode()
-    token, info = _derivation(edition)
-    key = p_sha1(source.secret, DEFAULT_LABEL.encode() + nonce, length)
-    rendered = token % (identity, source.reference.render(), bounds, pybase64.b64encode(nonce))
-    return rendered, key, info % identity
+    """The token of the secret, and the lists of what is encrypted, before and behind the signature.
 
-
-@lru_cache(maxsize=4)
-def _derivation(edition: Conversation) -> tuple[bytes, bytes]:
-    """Templates: a DerivedKeyToken (id, reference, bounds, nonce), and a reference to it (id)."""
-    token = (
-        f'<c:DerivedKeyToken xmlns:c="{edition.namespace}" xmlns:u="{WSU}" u:Id="%b">'
-        "%b%b<c:Nonce>%b</c:Nonce></c:DerivedKeyToken>"
-    )
-    info = (
-        f'<o:SecurityTokenReference xmlns:o="{WSSE}"><o:Reference URI="#%b" '
-        f'ValueType="{edition.derived_key_type}"></o:Reference></o:SecurityTokenReference>'
-    )
-    return token.encode(), info.encode()
+    In the asymmetric binding an EncryptedKey holds its list itself, as WCF and CXF write it.
+    """
+    if source is None:
+        return b"", b"", b""
+    carrier = source.before + source.token
+    if sealer is None:
+        return carrier, b"", b""
+    within = protection.policy.binding == "asymmetric" and not protection.policy.derived_keys
+    if within and source.key is not None and sealer.names:
+        key = replace(source.key, references=tuple(sealer.names))
+        return source.before + key.render(), b"", _reference_list(sealer.after)
+    return carrier, _reference_list(sealer.names), _reference_list(sealer.after)
 
 
 def _header(header: Header, soap: SOAPVersion, name: str) -> bytes:
@@ -269,35 +262,45 @@ def _signatures(
     protection: Protection,
     parts: list[tuple[str, bytes]],
     tag: str,
-    primary: tuple[bytes, bytes],
-    random: Callable[[int], bytes],
+    primary: Signer,
+    random: Random,
 ) -> tuple[list[bytes], list[bytes], bytes]:
     """Values and elements of the primary signature and of those that endorse it, and the tokens
     of the latter (features MS-57)."""
-    value, signed = _signed(protection, parts, *primary, f"{tag}p" if protection.endorsing else None)
+    name = f"{tag}p" if protection.endorsing else None
+    value, signed = _signed(protection.policy, parts, primary, name)
     values, elements, tokens = [value], [signed], b""
-    length = protection.policy.suite.signature_key_bytes
+    policy = protection.policy
     for place, key in enumerate(protection.endorsing):
-        reference = SecurityContextToken(key.identifier, key.instance, key.token_id).attached(key.edition)
-        source = _Source(key.secret, key.token, reference)
-        derived, octets, info = _working_key(protection, source, f"{tag}d{place}", length, random)
-        value, endorsement = _signed(protection, [(f"{tag}p", signed)], octets, info)
+        if isinstance(key, CertificateKey):
+            signer = certificate_signer(policy, key, f"{tag}y{place}", policy.initiator_reference)
+        else:
+            source = context_source(key, request=True)
+            tokens += source.token
+            signer = symmetric_signer(policy, protection.edition, source, f"{tag}d{place}", random)
+        value, endorsement = _signed(policy, [(f"{tag}p", signed)], signer)
         values.append(value)
         elements.append(endorsement)
-        tokens += key.token + derived
+        tokens += signer.tokens
     return values, elements, tokens
 
 
 def _signed(
-    protection: Protection, parts: list[tuple[str, bytes]], key: bytes, info: bytes, name: str | None = None
+    policy: ProtectionPolicy, parts: list[tuple[str, bytes]], signer: Signer, name: str | None = None
 ) -> tuple[bytes, bytes]:
     """The signature's value and its element, with this Id, over canonical parts."""
-    suite = protection.policy.suite
-    digest = DIGESTS[suite.digest]
+    algorithm = policy.suite.digest
+    digest = DIGESTS[algorithm]
     references = [(name, pybase64.b64encode(digest(octets))) for name, octets in parts]
-    content = signed_info_content(suite.hmac, suite.digest, references)
-    value = mac(suite.hmac, key, signed_info(content))
-    return value, signature(content, pybase64.b64encode(value), info, name)
+    token: tuple[str, bytes] | None = None
+    if policy.protect_tokens:
+        if signer.token is not None:
+            references.append((signer.token[0], pybase64.b64encode(digest(signer.token[1]))))
+        if signer.named is not None:
+            token = (signer.named[0], pybase64.b64encode(digest(signer.named[1])))
+    content = signed_info_content(signer.method, algorithm, references, token)
+    value = sign(signer.method, signer.key, signed_info(content))
+    return value, signature(content, pybase64.b64encode(value), signer.info, name)
 
 
 _CLOSING: Final = b"</e:CipherValue></e:CipherData></e:EncryptedData>"

@@ -1,26 +1,23 @@
 """One received message, from its Security header to parts that are known to be signed.
 
-The steps run in this order: ids, tokens, opening what stands encrypted in the header, the MAC
-over each SignedInfo, the digests, and only then the Body's plaintext is parsed. Nothing is moved
-or replaced in the document that came: what was encrypted is parsed in the namespaces of its
-place, beside it.
+The steps run in this order: ids, tokens, opening what stands encrypted in the header, the value
+of each signature over its SignedInfo, the digests, and only then the Body's plaintext is parsed.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from cryptography import x509
 from lxml import etree
 
+from castile.clock import Now
 from castile.config import Limits
 from castile.errors import Malformed, PeerError, SecurityFailure, Unsupported
 from castile.messages.conversation import DerivedKeyToken, SecurityContextToken
 from castile.messages.security import (
-    CONTENT_TYPE,
     ELEMENT_TYPE,
     ID,
     BinarySecurityToken,
@@ -30,12 +27,16 @@ from castile.messages.security import (
     SignatureConfirmation,
     Timestamp,
     UsernameToken,
+    only_child,
 )
 from castile.messages.signature import Reference, Signature, Transform
-from castile.messages.soap import Envelope
-from castile.policy.suites import AlgorithmSuite
-from castile.security.coverage import header_name
-from castile.security.encryption import CIPHERS, decrypt, undecryptable
+from castile.messages.soap import Envelope, is_for_us, must_understand
+from castile.security.body import ASIDES, BODY_PLACE, Body
+from castile.security.certificates import dereferenced, with_default_namespace
+from castile.security.coverage import SIGNED_NAMESPACES, header_name
+from castile.security.encryption import undecryptable
+from castile.security.expectation import Expectation
+from castile.security.opening import Opening
 from castile.security.signature import (
     Key as RawKey,
 )
@@ -56,7 +57,7 @@ from castile.security.trace import (
     Trace,
 )
 from castile.versions import DS, WSSC, WSSE, WSSE11, WSU, XENC
-from castile.xml import Element, canonical, parse, parse_fragment
+from castile.xml import Element, namespace_of, parse_fragment
 
 
 def _context_token(element: Element) -> SecurityContextToken:
@@ -77,31 +78,21 @@ _PARSERS: Final[dict[str, Callable[[Element], Token]]] = {
 """Children of the Security header; ds:Signature alone takes a limit too."""
 _SIGNATURE: Final = f"{{{DS}}}Signature"
 _DATA: Final = f"{{{XENC}}}EncryptedData"
-_BODY_PLACE: Final = 1 << 30
-
-_NAMES: Final = {"u": WSU, "ds": DS, "e": XENC}
+_ENCRYPTED_HEADER: Final = f"{{{WSSE11}}}EncryptedHeader"
 _IDS: Final = etree.XPath(
     "/descendant::*/@u:Id | /descendant::*/@xml:id"
     " | /*/*[1]/descendant::*/@Id | /*/*[1]/descendant::*/@ID | /*/*[1]/descendant::*/@AssertionID"
     " | /*/*[2]/descendant::ds:*/@Id | /*/*[2]/descendant::e:*/@Id",
-    namespaces=_NAMES,
+    namespaces={"u": WSU, "ds": DS, "e": XENC},
     smart_strings=False,
 )
 """Every id of an envelope with a Header. What application data in the Body calls ``Id`` is its own
 affair: nothing there is ever looked up."""
-_CONTENT_IDS: Final = etree.XPath(
-    "descendant::*/@u:Id | descendant::*/@xml:id | descendant::ds:*/@Id | descendant::e:*/@Id",
-    namespaces=_NAMES,
-    smart_strings=False,
-)
 _ELEMENT_IDS: Final = etree.XPath(
     " | ".join(f"descendant-or-self::*/@{name}" for name in ("u:Id", "xml:id", "Id", "ID", "AssertionID")),
-    namespaces=_NAMES,
+    namespaces={"u": WSU},
     smart_strings=False,
 )
-_ASIDES: Final = etree.XPath("boolean(//comment() | //processing-instruction())")
-_START_TAG: Final = re.compile(rb'<([^\s>]+)(?:[^">]|"[^"]*")*>')
-_DECLARED: Final = re.compile(rb'\sxmlns(?::([^=\s]+))?="')
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +101,12 @@ class Part:
 
     name: str
     element: Element
+    place: int | None = None
+    """Of a child of Security."""
+    signer: Entry | None = None
+    """The Signature whose KeyInfo holds this token reference."""
+    token: bool = False
+    """It stands for the token that the reference leads to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +114,7 @@ class Signed:
     """A signature whose value and references all held."""
 
     index: int
+    entry: Entry
     signature: Signature
     key: Key
     covered: dict[str, Part]
@@ -127,6 +125,12 @@ class Signed:
         """Whether it signs another signature."""
         return any(part.name == "ds:Signature" for part in self.covered.values())
 
+    def covers(self, entry: Entry) -> bool:
+        """Whether it signs this child of Security, in clear or as it came."""
+        return any(
+            part.element is entry.element or part.element is entry.cipher for part in self.covered.values()
+        )
+
 
 class Reading:
     """The state of one message under examination."""
@@ -134,21 +138,19 @@ class Reading:
     __slots__ = (
         "_budget",
         "_ids",
-        "_listed",
-        "_placed",
-        "_plaintext",
-        "_uses",
+        "_keys",
         "body",
-        "body_content",
-        "encrypted",
         "entries",
         "envelope",
+        "expectation",
         "failure",
+        "headers",
         "limits",
+        "now",
+        "opening",
         "parts",
         "security",
         "signed",
-        "suite",
         "tokens",
         "trace",
     )
@@ -158,31 +160,26 @@ class Reading:
         envelope: Envelope,
         security: Element,
         tokens: Tokens,
-        suite: AlgorithmSuite | None,
+        expectation: Expectation,
+        now: Now,
         limits: Limits,
         trace: Trace | None,
     ) -> None:
-        """`suite` None: all that castile can read."""
         self.envelope, self.security, self.tokens = envelope, security, tokens
-        self.suite, self.limits, self.trace = suite, limits, trace
+        self.expectation, self.now, self.limits, self.trace = expectation, now, limits, trace
+        self.opening = Opening(tokens, expectation, trace)
+        self.headers: list[Element] = list(envelope.headers)
+        """The header blocks; those that came encrypted as they are in clear."""
         self.entries: list[Entry] = []
         self.parts: dict[str, Part] = {}
         """What a reference may point to, by id."""
         self.signed: list[Signed] = []
-        self.encrypted: list[tuple[str, Key]] = []
-        """Names of the parts that were encrypted, and under which keys."""
-        self.body: Element | None = None
-        """The Body once its octets are known to be what was signed."""
-        self.body_content = b""
+        self.body = Body(envelope, self.opening, limits, self._claim, self._spend)
         self.failure: PeerError | None = None
         """The first thing wrong, where a trace lets checking go on."""
         self._ids: set[str] = set()
-        self._listed: set[str] = set()
-        """Ids that a ReferenceList says are encrypted."""
-        self._placed: set[str] = set()
-        """Ids of EncryptedData that stand where something may be encrypted."""
-        self._uses: dict[tuple[bytes, bool], tuple[str, str]] = {}
-        self._plaintext: bytes | None = None
+        self._keys: dict[int, Key] = {}
+        """Of the signatures, by place: resolved once, for their values and for their references."""
         self._budget = limits.digested_factor * max(envelope.size, 4096)
 
     def wrong(self, error: PeerError) -> None:
@@ -199,11 +196,12 @@ class Reading:
         self._scan()
         self._read_header()
         self._open_header()
+        self._open_blocks()
         self._collect_parts()
         for index, entry in enumerate(self.of(Signature)):
             self._verify(index, entry)
         self._finish_body()
-        if self._listed - self._placed:
+        if self.opening.listed.keys() - self.opening.placed:
             self.wrong(SecurityFailure("something is listed as encrypted where nothing may be encrypted"))
 
     def of(self, *kinds: type[Token]) -> list[Entry]:
@@ -213,7 +211,7 @@ class Reading:
     # ---- ids and tokens
 
     def _scan(self) -> None:
-        if _ASIDES(self.envelope.root):
+        if ASIDES(self.envelope.root):
             self.wrong(SecurityFailure("a comment or processing instruction in a protected message"))
         self._claim(_IDS(self.envelope.root))
 
@@ -266,13 +264,10 @@ class Reading:
     def _register(self, entry: Entry) -> None:
         token = entry.token
         self.entries.append(entry)
-        if isinstance(token, ReferenceList):
-            self._listed.update(token.ids)
-            name = None
-        else:
-            name = token.id
-        if isinstance(token, EncryptedKey):
-            self._listed.update(token.references)
+        name = _id_of(token)
+        if isinstance(token, ReferenceList | EncryptedKey):
+            for listed in token.ids if isinstance(token, ReferenceList) else token.references:
+                self.opening.listed.setdefault(listed, entry.place)
         if self.trace is not None:
             self.trace.add(TokenSeen(entry.part, name, _described(token)))
             if isinstance(token, Timestamp):
@@ -285,17 +280,19 @@ class Reading:
     # ---- what is encrypted in the header
 
     def _open_header(self) -> None:
-        for entry in self.of(EncryptedData):
+        for index, entry in enumerate(self.entries):
             data = entry.token
             if not isinstance(data, EncryptedData):
                 continue
-            self._placed.add(data.id or "")
             try:
-                opened = self._opened(entry, data)
+                element, token, key = self._opened(data, entry.place, self.security, "Security header")
+                if token is None or isinstance(token, EncryptedData):
+                    raise undecryptable("an encrypted part of the Security header")
             except SecurityFailure as error:
                 self.wrong(error)
                 continue
-            self.entries[self.entries.index(entry)] = opened
+            opened = Entry(entry.place, header_name(element), element, token, key, entry.element)
+            self.entries[index] = opened
             self.tokens.entries.pop(data.id or "", None)
             name = _id_of(opened.token)
             if self.trace is not None:
@@ -305,104 +302,119 @@ class Reading:
             except SecurityFailure as error:
                 self.wrong(error)
 
-    def _opened(self, entry: Entry, data: EncryptedData) -> Entry:
-        """The entry that stands in the place of an EncryptedData of the header."""
-        part = "an encrypted part of the Security header"
+    def _open_blocks(self) -> None:
+        """Header blocks that came encrypted: as WSS 1.1.1, 9.3 says, or bare as old peers do."""
+        for index, block in enumerate(self.envelope.headers):
+            if block.tag not in (_ENCRYPTED_HEADER, _DATA) or not is_for_us(block, self.envelope.soap):
+                continue
+            try:
+                self.headers[index] = self._opened_block(block)
+            except SecurityFailure as error:
+                self.wrong(error)
+            except (Malformed, Unsupported) as error:
+                self.wrong(SecurityFailure(str(error), part=header_name(block)))
+
+    def _opened_block(self, block: Element) -> Element:
+        data = EncryptedData.parse(block if block.tag == _DATA else only_child(block, _DATA))
+        if (name := block.get(ID)) is not None and name in self.opening.listed:
+            self.opening.placed.add(name)
+        element, _, _ = self._opened(data, BODY_PLACE, block, "header", block=True)
+        namespace = namespace_of(element)
+        if namespace in (WSSE, WSSE11, XENC):
+            raise undecryptable("an encrypted header")
+        if namespace not in SIGNED_NAMESPACES and must_understand(element, self.envelope.soap):
+            text = "an encrypted header must be understood, and isn't"
+            raise SecurityFailure(text, part=header_name(element))
+        return element
+
+    def _opened(
+        self, data: EncryptedData, place: int, around: Element, where: str, *, block: bool = False
+    ) -> tuple[Element, Token | None, Key]:
+        """The element that an EncryptedData of the header stands for; of a header block no token."""
+        part = f"an encrypted part of the {where}"
         if data.type != ELEMENT_TYPE:
-            raise SecurityFailure(
-                "only whole elements of the Security header may be encrypted", part=entry.part
-            )
-        plaintext, key = self._decrypted(data, entry.place, part)
+            reason = f"only whole elements of the {where} may be encrypted"
+            raise SecurityFailure(reason, part="xenc:EncryptedData")
+        self.opening.placed.add(data.id or "")
+        plaintext, key = self.opening.decrypted(data, place, part)
         try:
-            text, elements = parse_fragment(plaintext, self.security, self.limits)
-            if len(elements) != 1 or text or elements[0].tail or _ASIDES(elements[0]):
+            text, elements = parse_fragment(plaintext, around, self.limits)
+            if len(elements) != 1 or text or elements[0].tail or ASIDES(elements[0]):
                 raise undecryptable(part)
             element = elements[0]
-            token = self._parsed(element)
-            if isinstance(token, EncryptedData):
-                raise undecryptable(part)
+            token = None if block else self._parsed(element)
         except (Malformed, Unsupported):
-            self._noted(Decrypted(part, False, key.identity, data.algorithm, data.id))
+            self.opening.noted(Decrypted(part, False, key.identity, data.algorithm, data.id))
             raise undecryptable(part) from None
         self._claim(_ELEMENT_IDS(element))
-        name = header_name(element)
-        self.encrypted.append((name, key))
-        self._noted(Decrypted(name, True, key.identity, data.algorithm, data.id))
-        return Entry(entry.place, name, element, token, key)
-
-    def _decrypted(self, data: EncryptedData, place: int, part: str) -> tuple[bytes, Key]:
-        """The plaintext octets, after algorithm and key were checked."""
-        allowed = CIPHERS.keys() if self.suite is None else (self.suite.encryption,)
-        if data.algorithm not in CIPHERS or data.algorithm not in allowed:
-            raise SecurityFailure(f"the encryption algorithm {data.algorithm} isn't allowed here", part=part)
-        try:
-            key = self.tokens.key(data.key, place) if data.key is not None else self._listing(data, place)
-        except SecurityFailure as error:
-            self._noted(Decrypted(part, False, None, data.algorithm, data.id, error.missing_key))
-            raise
-        self._bind(key, "encryption", data.algorithm)
-        try:
-            return decrypt(key.octets, data.algorithm, data.cipher, part), key
-        except SecurityFailure:
-            self._noted(Decrypted(part, False, key.identity, data.algorithm, data.id))
-            raise
-
-    def _listing(self, data: EncryptedData, place: int) -> Key:
-        """The EncryptedKey that lists this data, where the data names no key."""
-        for entry in self.of(EncryptedKey):
-            if isinstance(entry.token, EncryptedKey) and data.id in entry.token.references:
-                return self.tokens.resolve(entry.token.as_reference(), place, 0)
-        raise SecurityFailure("an EncryptedData names no key", part="xenc:EncryptedData")
-
-    def _bind(self, key: Key, purpose: Literal["signature", "encryption"], algorithm: str) -> None:
-        """A derived key serves one algorithm, another key one algorithm a purpose (features SC-19)."""
-        shared = not key.derived or self.suite is None
-        slot = (key.octets, purpose == "signature" if shared else False)
-        if self._uses.setdefault(slot, (purpose, algorithm)) != (purpose, algorithm):
-            raise SecurityFailure("one key is used for two purposes or algorithms", part="ds:KeyInfo")
-
-    def _noted(self, finding: Decrypted) -> None:
-        if self.trace is not None:
-            self.trace.add(finding)
+        self.opening.opened(header_name(element), data, key)
+        return element, token, key
 
     # ---- signatures
 
     def _collect_parts(self) -> None:
         """What a reference may point to: by position, never by a search for an id."""
-        for block in self.envelope.headers:
+        for block in self.headers:
             name = block.get(ID)
             if name is not None and block is not self.security:
                 self.parts[name] = Part(header_name(block), block)
         name = self.envelope.body.get(ID)
         if name is not None:
             self.parts[name] = Part("Body", self.envelope.body)
+        policy = self.expectation.policy
+        ciphertext = policy is None or policy.order == "encrypt-before-sign"
         for entry in self.entries:
             name = _id_of(entry.token)
             if name is not None:
-                self.parts[name] = Part(entry.part, entry.element)
+                self.parts[name] = Part(entry.part, entry.element, entry.place)
+            if entry.cipher is not None and ciphertext and (name := entry.cipher.get("Id")) is not None:
+                self.parts[name] = Part(entry.part, entry.cipher, entry.place)
+            if isinstance(entry.token, Signature):
+                reference = entry.token.key.reference
+                if reference is not None and reference.id is not None:
+                    self._add_token_reference(entry, reference.id)
+
+    def _add_token_reference(self, entry: Entry, name: str) -> None:
+        """The token reference in a signature's KeyInfo, which an STR-Transform may lead from."""
+        element = entry.element[-1][0]
+        self.parts[name] = Part("wsse:SecurityTokenReference", element, None, entry)
+
+    def _key(self, entry: Entry) -> Key:
+        """The key of a signature, resolved once."""
+        known = self._keys.get(entry.place)
+        if known is None:
+            if not isinstance(entry.token, Signature):
+                raise SecurityFailure("no signature", part=entry.part)
+            known = self._keys[entry.place] = self.tokens.key(entry.token.key, entry.place)
+            if isinstance(known.source, x509.Certificate) and self.expectation.policy is not None:
+                # Before it is used: a stranger's key costs no work.
+                self.expectation.trust.check(known.source, known.path, self.now.utc)
+        return known
 
     def _verify(self, index: int, entry: Entry) -> None:
         signature = entry.token
         if not isinstance(signature, Signature):
             return
+        policy = self.expectation.policy
         key: Key | None = None
         ok = False
         missing = False
         held: dict[str, Part] = {}
         try:
-            check_algorithms(signature, self.suite)
-            key = self.tokens.key(signature.key, entry.place)
+            check_algorithms(signature, None if policy is None else policy.suite)
+            key = self._key(entry)
             raw: RawKey = key.public if key.public is not None else key.octets
             if key.public is None:
-                self._bind(key, "signature", signature.method)
+                self.opening.bind(key, "signature", signature.method)
             ok = value_holds(signature, raw)
             if not ok:
                 raise SecurityFailure("the signature's value is wrong", part="ds:Signature")
         except (SecurityFailure, Malformed) as error:
             missing = isinstance(error, SecurityFailure) and error.missing_key
             self.wrong(error if isinstance(error, SecurityFailure) else SecurityFailure(str(error)))
+        whole = False
         if key is not None:
-            held = self._check_references(index, signature)
+            held, whole = self._check_references(index, signature)
         if self.trace is not None:
             certificate = key.source if key is not None and isinstance(key.source, x509.Certificate) else None
             self.trace.add(
@@ -416,159 +428,84 @@ class Reading:
                     certificate,
                 )
             )
-        if ok and key is not None and len(held) == len(signature.references):
-            self.signed.append(Signed(index, signature, key, held))
+        if ok and key is not None and whole:
+            self.signed.append(Signed(index, entry, signature, key, held))
 
-    def _check_references(self, index: int, signature: Signature) -> dict[str, Part]:
-        """The parts whose digests hold, by id; a wrong one is a failure."""
+    def _check_references(self, index: int, signature: Signature) -> tuple[dict[str, Part], bool]:
+        """The parts whose digests hold, by id, and whether all do; a wrong one is a failure.
+
+        A part that is referred to twice is no fault: Metro does it.
+        """
         held: dict[str, Part] = {}
+        whole = True
         for reference in signature.references:
             part = self.parts.get(reference.id)
             name = part.name if part is not None else f"#{reference.id}"
             ok = False
             try:
-                if part is None or reference.id in held:
+                if part is None:
                     raise SecurityFailure("a reference leads to no part that may be signed", part=name)
-                ok = self._octets(part, reference) is not None
-                if not ok:
+                covered = self._covered(part, reference)
+                ok = covered is not None
+                if covered is None:
                     raise SecurityFailure(f"the digest of {name} is wrong", part=name)
-                held[reference.id] = part
+                held[reference.id] = covered
             except SecurityFailure as error:
                 self.wrong(error)
             except (Malformed, Unsupported) as error:
                 self.wrong(SecurityFailure(str(error), part=name))
             finally:
+                whole = whole and ok
                 if self.trace is not None:
                     self.trace.add(ReferenceChecked(name, ok, reference.digest_method, reference.id, index))
-        return held
+        return held, whole
 
-    def _octets(self, part: Part, reference: Reference) -> bytes | None:
-        """The canonical octets of a part if they have the digest that the reference names."""
+    def _covered(self, part: Part, reference: Reference) -> Part | None:
+        """The part that a reference covers; None where its digest is wrong."""
         transform, method, digest = reference.transforms[0], reference.digest_method, reference.digest
+        if transform.inner is not None:
+            return self._dereferenced(part, transform.inner, method, digest)
         if part.element is self.envelope.body:
-            return self._body_octets(transform, method, digest)
+            return part if self.body.octets(transform, method, digest) is not None else None
         octets = canonical_part(part.element, transform)
         self._spend(octets)
-        return octets if digest_holds(octets, method, digest) else None
+        return part if digest_holds(octets, method, digest) else None
+
+    def _dereferenced(self, part: Part, inner: Transform, method: str, digest: bytes) -> Part | None:
+        """The token behind a token reference (WSS 1.1.1, 8.3): the one whose key the signature has.
+
+        A token that isn't in the message is covered as its reference.
+        """
+        if part.signer is None:
+            raise SecurityFailure("an STR-Transform of something else than a key's reference", part=part.name)
+        key = self._key(part.signer)
+        if not isinstance(key.source, x509.Certificate):
+            raise SecurityFailure("an STR-Transform of a token that isn't a certificate", part=part.name)
+        if key.token is not None:
+            token = Part(key.token.part, key.token.element, key.token.place)
+            forms: tuple[bytes, ...] = (with_default_namespace(canonical_part(token.element, inner)),)
+        else:
+            token = Part("wsse:BinarySecurityToken", part.element, None, part.signer, True)
+            forms = dereferenced(key.source, part.element.prefix or "")
+        self._spend(forms[0])
+        return token if any(digest_holds(octets, method, digest) for octets in forms) else None
 
     def _spend(self, octets: bytes) -> None:
         self._budget -= len(octets)
         if self._budget < 0:
             raise SecurityFailure("more octets to digest than a message of this size may ask for")
 
-    # ---- the Body
-
-    def _body_data(self) -> EncryptedData | None:
-        """The EncryptedData that is the Body's content, if it is encrypted."""
-        body = self.envelope.body
-        if len(body) == 0 or body[0].tag != _DATA or body[0].get("Id") not in self._listed:
-            return None
-        if len(body) != 1 or body.text or body[0].tail or body[0].get("Type") != CONTENT_TYPE:
-            raise SecurityFailure("the Body must be encrypted whole, as content", part="Body")
-        self._placed.add(body[0].get("Id") or "")
-        return EncryptedData.parse(body[0])
-
-    def _body_octets(self, transform: Transform, method: str, digest: bytes) -> bytes | None:
-        """The Body's canonical octets if they have this digest; keeps the element they stand for."""
-        if self.body is not None:
-            octets = canonical_part(self.body, transform)
-            self._spend(octets)
-            return octets if digest_holds(octets, method, digest) else None
-        frame = canonical_part(self.envelope.body, transform)
-        start = _start_of(frame)
-        plaintext = self._open_body()
-        if plaintext is None:
-            self._spend(frame)
-            if not digest_holds(frame, method, digest):
-                return None
-            return self._take_body(self.envelope.body, start, frame)
-        end = frame[frame.rindex(b"</") :]
-        octets = b"".join((start, plaintext, end))
-        self._spend(octets)
-        # The digest first: octets that have it were written by the key's holder, and only those
-        # are parsed. Else the peer's plaintext may be merely not canonical.
-        matched = digest_holds(octets, method, digest)
-        if matched:
-            element = self._parse_body(octets, canonical_octets=True)
-        else:
-            start = _start_of(canonical(self.envelope.body))
-            element = self._parse_body(b"".join((start, plaintext, end)), canonical_octets=False)
-            octets = canonical_part(element, transform)
-            start = _start_of(octets)
-            self._spend(octets)
-            if not digest_holds(octets, method, digest):
-                return None
-        self._claim(_CONTENT_IDS(element))
-        return self._take_body(element, start, octets)
-
-    def _take_body(self, element: Element, start: bytes, octets: bytes) -> bytes:
-        content = octets[len(start) : octets.rindex(b"</")]
-        if any(_uses(prefix, content) for prefix in _DECLARED.findall(start)):
-            # A child that uses what the Body declares, as a Fault does, must stand alone too.
-            content = b"".join(canonical(child) for child in element)
-        self.body, self.body_content = element, content
-        return octets
-
-    def _open_body(self) -> bytes | None:
-        """The plaintext of the Body's content; None where it stands in clear."""
-        if self._plaintext is None:
-            data = self._body_data()
-            if data is None:
-                return None
-            self._plaintext, key = self._decrypted(data, _BODY_PLACE, "Body")
-            self.encrypted.append(("Body", key))
-            self._noted(Decrypted("Body", True, key.identity, data.algorithm, data.id))
-        return self._plaintext
-
-    def _parse_body(self, octets: bytes, canonical_octets: bool) -> Element:
-        scope = self.envelope.body.nsmap
-        try:
-            if canonical_octets and None in scope and self.envelope.body.prefix is not None:
-                # A default namespace around it would change what canonical octets mean.
-                return self._without_asides(parse(octets, self.limits))
-            text, elements = parse_fragment(octets, self.envelope.body, self.limits)
-        except Malformed:
-            raise undecryptable("Body") from None
-        if len(elements) != 1 or text or elements[0].tail:
-            raise undecryptable("Body")  # the plaintext has closed the Body by itself
-        return self._without_asides(elements[0])
-
-    def _without_asides(self, element: Element) -> Element:
-        if _ASIDES(element):
-            raise SecurityFailure("a comment or processing instruction in a protected message", part="Body")
-        return element
-
     def _finish_body(self) -> None:
         """Open a Body that no signature has led to, so that a trace shows it."""
-        if self.body is not None or self.trace is None:
+        if self.trace is None:
             return
         try:
-            plaintext = self._open_body()
-            frame = canonical(self.envelope.body)
-            start, end = _start_of(frame), frame[frame.rindex(b"</") :]
-            element = self.envelope.body
-            if plaintext is not None:
-                element = self._parse_body(b"".join((start, plaintext, end)), canonical_octets=False)
-            self._take_body(element, start, canonical(element))
+            self.body.finish()
         except SecurityFailure as error:
             if self.failure is None or error.missing_key:
                 self.wrong(error)
         except (Malformed, Unsupported) as error:
             self.wrong(SecurityFailure(str(error), part="Body"))
-
-
-def _start_of(frame: bytes) -> bytes:
-    found = _START_TAG.match(frame)
-    if found is None:
-        raise Malformed("an element without start tag")
-    return found[0]
-
-
-def _uses(prefix: bytes, content: bytes) -> bool:
-    """Whether canonical content may use a prefix, or the default namespace, in its markup."""
-    if not prefix:
-        return b"<" in content
-    return b"<%b:" % prefix in content or b" %b:" % prefix in content
 
 
 def _id_of(token: Token) -> str | None:
