@@ -76,9 +76,6 @@ class Addressing:
     """Action of all other faults."""
     reply_to_required: bool
     """2004/08 has no default for ReplyTo."""
-    unspecified: str
-    """RelatesTo of what answers no message in particular: CXF's acknowledgements that ride on
-    nothing (WS-Addressing 1.0 core, 3.2)."""
 
     @property
     def reply_address(self) -> str | None:
@@ -96,7 +93,6 @@ WSA_2004: Final = Addressing(
     f"{_WSA04}/fault",
     f"{_WSA04}/fault",
     reply_to_required=True,
-    unspecified=f"{_WSA04}/id/unspecified",
 )
 WSA_1_0: Final = Addressing(
     "WS-Addressing 1.0",
@@ -106,9 +102,11 @@ WSA_1_0: Final = Addressing(
     f"{_WSA05}/fault",
     f"{_WSA05}/soap/fault",
     reply_to_required=False,
-    unspecified=f"{_WSA05}/unspecified",
 )
 WSA: Final = {row.namespace: row for row in (WSA_2004, WSA_1_0)}
+UNSPECIFIED: Final = frozenset({f"{_WSA04}/id/unspecified", f"{_WSA05}/unspecified"})
+"""RelatesTo of what answers no message in particular, as CXF's acknowledgements that ride on
+nothing (WS-Addressing 1.0 core, 3.2); CXF writes the one of 1.0 in both editions."""
 
 
 @dataclass(frozen=True, slots=True)

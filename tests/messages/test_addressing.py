@@ -9,7 +9,7 @@ import pytest
 from castile.errors import Malformed, PeerError, Violation
 from castile.messages import addressing
 from castile.messages.addressing import EPR, Headers
-from castile.versions import SOAP_1_1, SOAP_1_2, WSA_1_0, WSA_2004, Addressing
+from castile.versions import SOAP_1_1, SOAP_1_2, UNSPECIFIED, WSA_1_0, WSA_2004, Addressing
 from castile.xml import Element, canonical, inside
 from tests.messages.elements import ID, RICH, element
 
@@ -176,10 +176,13 @@ def test_what_is_skipped() -> None:
 
 
 @pytest.mark.row("SV-26")
-@pytest.mark.parametrize("edition", [WSA_2004, WSA_1_0], ids=lambda row: row.name)
-def test_an_answer_to_no_message_in_particular_relates_to_nothing(edition: Addressing) -> None:
+@editions
+@pytest.mark.parametrize("unspecified", sorted(UNSPECIFIED))
+def test_an_answer_to_no_message_in_particular_relates_to_nothing(
+    edition: Addressing, unspecified: str
+) -> None:
     """CXF's acknowledgements that ride on nothing are so (WS-Addressing 1.0 core, 3.2)."""
-    content = f"<a:Action>{ACTION}</a:Action><a:RelatesTo>{edition.unspecified}</a:RelatesTo>"
+    content = f"<a:Action>{ACTION}</a:Action><a:RelatesTo>{unspecified}</a:RelatesTo>"
     assert addressing.parse(blocks(edition, content), edition).relates_to is None
 
 

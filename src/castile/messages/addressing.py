@@ -10,7 +10,7 @@ from typing import Final, Self
 from castile.config import Limits
 from castile.errors import Malformed, SOAPFault, Violation
 from castile.messages.soap import Header
-from castile.versions import WSA, WSA_2004, Addressing
+from castile.versions import UNSPECIFIED, WSA, WSA_2004, Addressing
 from castile.xml import Element, canonical, escape_text, inside, local_name, name_of, settled, text_of
 
 _ABSOLUTE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:\S+")
@@ -177,7 +177,7 @@ def parse(headers: Iterable[Element], edition: Addressing, limits: Limits = _LIM
         references.get("ReplyTo"),
         references.get("FaultTo"),
         references.get("From"),
-        relates_to if relates_to != edition.unspecified else None,
+        relates_to if relates_to not in UNSPECIFIED else None,
     )
 
 
