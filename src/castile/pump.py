@@ -23,7 +23,7 @@ from castile.doubts import Doubts
 from castile.endpoint import answers, requests
 from castile.endpoint.answers import Answered
 from castile.endpoint.inbound import Inbound, log_refusal, read
-from castile.endpoint.outbound import prepare
+from castile.endpoint.outbound import Outgoing, prepare
 from castile.endpoint.party import Party, reliability_log
 from castile.errors import (
     CastileError,
@@ -32,9 +32,7 @@ from castile.errors import (
     InDoubt,
     PeerError,
     SecurityContextExpired,
-    SequenceClosed,
     SequenceCreationFailed,
-    SequenceTerminated,
     StoreError,
     TransportError,
     UsageError,
@@ -51,6 +49,15 @@ T = TypeVar("T")
 _CLOSED: Final = "the client was closed before its reply came"
 WORKERS: Final = 16
 """Threads for what nobody waits for: an exchange may stay open for a reply."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """A message that its caller sends itself."""
+
+    row: OutboxRow
+    outgoing: Outgoing | None
+    """None: it can't go yet."""
 
 
 @dataclass(slots=True)
@@ -71,6 +78,8 @@ class Pump:
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _wake: threading.Event = field(default_factory=threading.Event)
     _leased: set[str] = field(default_factory=set)
+    _sending: set[str] = field(default_factory=set)
+    """Those of them that the pool has."""
     _waiting: dict[str, list[Future[ReplyRow]]] = field(default_factory=dict)
     _faults: dict[str, FaultReceived] = field(default_factory=dict)
     _thread: threading.Thread | None = None
@@ -148,7 +157,7 @@ class Pump:
     def submit(self, action: str, body: bytes, *, two_way: bool, own: bool) -> OutboxRow:
         """Number a message and make it durable."""
         now = self.now()
-        _, row = self._numbered(
+        row = self._numbered(
             lambda tx, key: requests.submit(self.party, tx, key, action, body, now, two_way=two_way, own=own)
         )
         if not own:
@@ -171,7 +180,7 @@ class Pump:
         self.conversations.identify(deadline)
         now = self.now()
 
-        def step(tx: Transaction, key: str) -> OutboxRow | ReplyRow:
+        def step(tx: Transaction, key: str) -> OutboxRow | ReplyRow | _Own:
             # Once more, in the step that submits: another thread may have come first.
             known = self._again(tx, call, action, body, future) if call is not None else None
             if known is not None:
@@ -179,16 +188,15 @@ class Pump:
             row = requests.submit(self.party, tx, key, action, body, now, two_way=True, own=True, call=call)
             self._waiting[row.message_id] = [future]
             self._leased.add(row.message_id)
-            own.append(row)
-            return row
+            return _Own(row, self._rendered(tx, row, now))
 
-        own: list[OutboxRow] = []
-        key, row = self._numbered(step)
-        if isinstance(row, ReplyRow) or not own:
-            return self._joined(row, future, deadline, timeout)
+        found = self._numbered(step)
+        if not isinstance(found, _Own):
+            return self._joined(found, future, deadline, timeout)
+        row = found.row
         try:
-            if self._open(key, deadline):
-                self._attempt(row, deadline)
+            if found.outgoing is not None or self._open(row.sequence_key or "", deadline):
+                self._attempt(row, deadline, found.outgoing)
         except TransportError as error:
             reliability_log.info("message %s waits for its sequence: %s", row.number, error)
         except UsageError:
@@ -199,14 +207,26 @@ class Pump:
             self._leased.discard(row.message_id)
         return self._joined(row, future, deadline, timeout)
 
-    def _numbered(self, step: Callable[[Transaction, str], T]) -> tuple[str, T]:
-        """Number a message in the default sequence, which another thread may end meanwhile."""
-        while True:
-            key = self.sequence()
-            try:
-                return key, self.run(lambda tx: step(tx, key))  # noqa: B023
-            except (SequenceClosed, SequenceTerminated) as error:
-                reliability_log.info("a message goes into another sequence: %s", error)
+    def _numbered(self, step: Callable[[Transaction, str], T]) -> T:
+        """Number a message in the default sequence: one step, where there is one that takes it."""
+
+        def current(tx: Transaction) -> T | None:
+            key = self.key
+            record = tx.source(key) if key else None
+            if key is None or record is None or not self._takes(record):
+                return None
+            return step(tx, key)
+
+        while (found := self.run(current)) is None:
+            self.sequence()  # which another thread may end meanwhile
+        return found
+
+    def _rendered(self, tx: Transaction, row: OutboxRow, now: Now) -> Outgoing | None:
+        """The message of a new row, if it can go now; what is in its way its attempt will tell."""
+        try:
+            return requests.outgoing(self.party, tx, row, now)
+        except CastileError:
+            return None
 
     def _again(
         self, tx: Transaction, call: str, action: str, body: bytes, future: Future[ReplyRow]
@@ -270,10 +290,13 @@ class Pump:
             raise SequenceCreationFailed(f"no sequence could be created: {record.state.reason}")
         return record.state.phase is not source.Phase.CREATING
 
-    def _attempt(self, row: OutboxRow, deadline: float | None = None) -> None:
+    def _attempt(
+        self, row: OutboxRow, deadline: float | None = None, outgoing: Outgoing | None = None
+    ) -> None:
         """One exchange for one row: protect afresh, post, read, commit (CO-15).
 
         A caller who waits until `deadline` isn't held by an exchange that stays open longer.
+        `outgoing`: the row's message, where the step that made the row has given it.
         """
         error: str | None = None
         after: float | None = None
@@ -284,7 +307,10 @@ class Pump:
                 return
             moment = self.party.now()  # one for all that is decided about this attempt
             now = self._steady(moment)
-            outgoing = self.run(lambda tx: requests.outgoing(self.party, tx, row.message_id, now))
+            if outgoing is None:
+                outgoing = self.run(
+                    lambda tx: requests.outgoing(self.party, tx, tx.outbox_row(row.message_id), now)
+                )
             if outgoing is None:  # gone, or its sequence isn't created yet: that will wake it
                 self.run(lambda tx: tx.update_outbox(row.message_id, due=None))
                 return
@@ -386,7 +412,7 @@ class Pump:
             self._fail(result.source)
         with self._changed:
             self._changed.notify_all()
-        if result.source is not None:
+        if result.source is not None or self.retired.pending:
             self._wake.set()
 
     def _fail(self, record: SourceRecord) -> None:
@@ -442,16 +468,26 @@ class Pump:
         """Send what is due; seconds until there may be more."""
         if self.retired.pending:
             self.retired.finish(self._background)
-        party = self.party
-        rows = self.run(lambda tx: tx.due(now.utc, 64, side=party.side, endpoint=party.realm))
+        side, endpoint, room = self.party.side, self.party.realm, WORKERS - len(self._sending)
+        if room <= 0:
+            return 1.0  # the end of an attempt wakes it
+        with self._leasing:
+            leased = set(self._leased)
+
+        def step(tx: Transaction) -> tuple[list[OutboxRow], float | None]:
+            rows = tx.due(now.utc, room, side=side, endpoint=endpoint, besides=leased)
+            besides = leased | {row.message_id for row in rows}
+            return rows, tx.next_due(side=side, endpoint=endpoint, besides=besides)
+
+        rows, due = self.run(step)
         for row in rows:
             if self._stopping or self._pool is None or not self._lease(row.message_id):
                 continue
             if self._overdue(row, now):
                 self._leased.discard(row.message_id)
                 continue
+            self._sending.add(row.message_id)
             self._pool.submit(self._leased_attempt, row)
-        due = self.run(lambda tx: tx.next_due(side=party.side, endpoint=party.realm))
         return 1.0 if due is None else min(max(due - self.now().utc, 0.02), 1.0)
 
     def _background(self, task: Callable[[], None]) -> None:
@@ -475,6 +511,7 @@ class Pump:
             reliability_log.warning("an attempt failed: %s", error)
         finally:
             self._leased.discard(row.message_id)
+            self._sending.discard(row.message_id)
             self._wake.set()
 
     def _overdue(self, row: OutboxRow, now: Now) -> bool:

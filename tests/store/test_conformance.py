@@ -172,6 +172,18 @@ class Conformance:
 
     # outbox
 
+    def test_only_a_message_that_waits_for_no_reply_is_done_with_its_acknowledgement(
+        self, store: Store
+    ) -> None:
+        told, asked = outbox(1), outbox(2, two_way=True)
+        enqueue(store, told, asked)
+        done = do(
+            store,
+            lambda tx: [tx.dequeue(row.message_id, one_way=True) for row in (told, asked)],
+        )
+        assert done == [True, False]
+        assert do(store, lambda tx: tx.outbox("k1")) == [asked]
+
     def test_messages_become_due_in_order(self, store: Store) -> None:
         rows = [outbox(1, due=12.0), outbox(2, due=11.0), outbox(3, due=12.0), outbox(4, due=None)]
         enqueue(store, *rows, outbox(5, due=1.0, side="service"), outbox(6, due=1.0, endpoint="urn:other"))

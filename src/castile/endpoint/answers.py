@@ -107,14 +107,17 @@ def created(turn: Turn, row: OutboxRow) -> Answered:
 
 
 def application(turn: Turn, row: OutboxRow) -> Answered:
-    """A reply, or the LastMessage of the reply sequence (1.0)."""
-    result = _acknowledged(turn)
-    header = turn.inbound.reliability.sequence
+    """A reply, or the LastMessage of the reply sequence (1.0).
+
+    The reply first: a request that it answers is gone before its acknowledgement is noted.
+    """
+    header, result = turn.inbound.reliability.sequence, Answered()
     if header is None:
         record = _own(turn, row)
         if record.destination is not None:
             raise SecurityFailure("a reply outside the offered sequence", part="wsrm:Sequence")
-        return result + _reply(turn, row.message_id)
+        result = _reply(turn, row.message_id)
+        return result + _acknowledged(turn)
     offered = turn.destination(header.identifier, turn.inbound.kind)
     content = turn.inbound.content
     event = destination.Arrived(
@@ -138,7 +141,7 @@ def application(turn: Turn, row: OutboxRow) -> Answered:
             case _:
                 pass
     turn.tx.save_destination(replace(offered, state=state))
-    return result
+    return result + _acknowledged(turn)
 
 
 def _reply(turn: Turn, relates_to: str | None) -> Answered:
@@ -246,14 +249,8 @@ def _acknowledged(turn: Turn) -> Answered:
     """Acknowledgement headers: one-way messages are done, calls still wait for their reply."""
     done = turn.acknowledgements()
     for message_id in done:
-        row = turn.tx.outbox_row(message_id)
-        if row is not None and not row.two_way:
-            turn.tx.dequeue(message_id)
-    names = {header.identifier for header in turn.inbound.reliability.acknowledgements}
-    record = None
-    for name in names:
-        record = turn.tx.source_of(name, side=turn.party.side, endpoint=turn.party.realm)
-    return Answered(acknowledged=tuple(done), source=record)
+        turn.tx.dequeue(message_id, one_way=True)
+    return Answered(acknowledged=tuple(done))
 
 
 def _own(turn: Turn, row: OutboxRow) -> SourceRecord:

@@ -264,7 +264,7 @@ def application(turn: Turn) -> Outcome:
     )
     state, actions = destination.step(record.state, event, turn.now)
     record = replace(record, state=state)
-    answer: Reply | Pending = acknowledgement_reply(record, turn.edition)
+    answer: Reply | Pending | None = None
     deliveries: list[Delivery] = []
     two_way = turn.wants_reply()
     for action in actions:
@@ -276,7 +276,7 @@ def application(turn: Turn) -> Outcome:
             case Deliver(ready):
                 deliveries.append(_delivery(turn, record, ready))
             case Duplicate():
-                answer = _repeated(turn, record, number) or answer
+                answer = _repeated(turn, record, number)
             case Drop(_, reason):
                 reliability_log.info("no room for message %s: %s", number, reason)
             case Refuse(fault, reason):
@@ -287,9 +287,9 @@ def application(turn: Turn) -> Outcome:
             case _:
                 pass
     turn.tx.save_destination(record)
-    if last and isinstance(answer, Reply) and answer.status == 200:
+    if last and (answer is None or (isinstance(answer, Reply) and answer.status == 200)):
         answer = _last_message(turn, record)
-    return Outcome(answer, tuple(deliveries))
+    return Outcome(answer or acknowledgement_reply(record, turn.edition), tuple(deliveries))
 
 
 def _plain(turn: Turn) -> Outcome:

@@ -204,13 +204,12 @@ def close(
     return source_record(tx, key), row
 
 
-def outgoing(party: Party, tx: Transaction, message_id: str, now: Now) -> Outgoing | None:
+def outgoing(party: Party, tx: Transaction, row: OutboxRow | None, now: Now) -> Outgoing | None:
     """The message that a row stands for, with the acknowledgements of this moment.
 
     None: the row is gone, or waits for its sequence to be created. Raises
     `SecurityContextExpired` where its context doesn't even serve recovery any more (F12).
     """
-    row = tx.outbox_row(message_id)
     if row is None or row.sequence_key is None:
         return None
     record, edition = source_record(tx, row.sequence_key), edition_of(party)

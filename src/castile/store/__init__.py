@@ -163,8 +163,8 @@ class Transaction(Protocol):
     ) -> bool:
         """Whether there is such a row."""
 
-    def dequeue(self, message_id: str) -> bool:
-        """Delete; whether there was such a row."""
+    def dequeue(self, message_id: str, *, one_way: bool = False) -> bool:
+        """Delete, with `one_way` only a message that waits for no reply; whether there was such a row."""
 
     def outbox(self, sequence_key: str) -> list[OutboxRow]:
         """All rows of one sequence, lifecycle messages first, then by number."""

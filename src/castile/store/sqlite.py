@@ -212,8 +212,8 @@ class SQLiteTransaction:
         changes = _changes(due=due, attempts=attempts, acknowledged=acknowledged, last_error=last_error)
         return self._update(OUTBOX, [message_id], changes)
 
-    def dequeue(self, message_id: str) -> bool:
-        return self._change(OUTBOX.delete, [message_id]) > 0
+    def dequeue(self, message_id: str, *, one_way: bool = False) -> bool:
+        return self._change(OUTBOX.delete + (" AND two_way = 0" if one_way else ""), [message_id]) > 0
 
     def outbox(self, sequence_key: str) -> list[OutboxRow]:
         return self._many(OUTBOX, "WHERE sequence_key = ? ORDER BY number, rowid", [sequence_key])
