@@ -99,7 +99,9 @@ def _exchange(
         prove_possession(inbound.verified, Kind.PLAIN, key.identifier if key is not None else None)
     else:
         conversations.reject_replay(inbound)
-    if protected.key is not None and inbound.verified.primary != protected.key.identity:
+    section = party.policy.application
+    symmetric = section is not None and section.binding == "symmetric"
+    if symmetric and protected.key is not None and inbound.verified.primary != protected.key.identity:
         raise SecurityFailure("the answer is under the key of another request", part="wsse:Security")
     if two_way and inbound.addressing.relates_to != message_id:
         raise PeerError("the answer relates to another message")

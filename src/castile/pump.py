@@ -321,7 +321,7 @@ class Pump:
             seconds = None if deadline is None else self._left(deadline)
             payload = self.carrier.post(outgoing.action, protected.payload, seconds)
             if payload is not None:
-                self._receive(row, payload)
+                self._receive(row, payload, protected.signature_values)
                 self.doubts.settled(row.message_id)
                 return
             if row.kind == "terminate" and not requests.edition_of(self.party).can_close:
@@ -382,9 +382,12 @@ class Pump:
         if row.kind == "create" or row.message_id in self._waiting:
             self._faults[row.message_id] = fault
 
-    def _receive(self, row: OutboxRow, payload: bytes) -> None:
-        """The walk in, for the answer on this row's exchange."""
-        inbound: Inbound = read(self.party, payload, self.party.now(), request=False)
+    def _receive(self, row: OutboxRow, payload: bytes, signatures: tuple[bytes, ...]) -> None:
+        """The walk in, for the answer on this row's exchange, whose request had these signatures."""
+        moment, confirmations = self.party.now(), (signatures,)
+        inbound: Inbound = read(
+            self.party, payload, moment, request=False, confirmations=confirmations
+        )
         now = self.now()
 
         def step(tx: Transaction) -> Answered:

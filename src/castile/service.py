@@ -263,6 +263,8 @@ class Service:
             key = inbound.verified.reply_key
             if message.kind.bootstrap or isinstance(key, ContextKey) or _without_context(party):
                 message = replace(message, key=key)
+        if inbound is not None:
+            message = replace(message, confirm=inbound.verified.values)
         protected = prepare(party, message, party.now())
         content_type = f"{party.policy.soap.content_type}; charset=utf-8"
         return HTTPAnswer(reply.status, protected.payload, content_type)

@@ -43,6 +43,8 @@ class Outgoing:
     """What protects it; None: nothing does (a plain endpoint, or a fault before any key)."""
     endorsing: ContextKey | None = None
     """The old key of a renewal."""
+    confirm: tuple[bytes, ...] = field(default=(), repr=False)
+    """Values of the signatures of the request that it answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ def prepare(party: Party, outgoing: Outgoing, now: Now) -> Protected:
     if section is None or policy.conversation is None:
         return Protected(soap.render(message), None, ())
     request = party.side == "client"
+    endorsing = [party.credential] if request and section.endorsing and party.credential else []
     protection = Protection(
         policy=section,
         edition=policy.conversation,
@@ -83,7 +86,9 @@ def prepare(party: Party, outgoing: Outgoing, now: Now) -> Protected:
         request=request,
         username=party.username if request and section.username else None,
         encrypt=_encrypts(party, outgoing) and section.encrypt_body,
-        endorsing=(outgoing.endorsing,) if outgoing.endorsing else (),
+        signer=party.signer if section.binding == "asymmetric" else None,
+        endorsing=(*endorsing, outgoing.endorsing) if outgoing.endorsing else tuple(endorsing),
+        confirm=outgoing.confirm if section.signature_confirmation else (),
     )
     return protect(message, protection, now, party.random, party.settings.timers)
 

@@ -91,6 +91,11 @@ class Party:
         return f"{self.address} {who}" if who else self.address
 
     @property
+    def signer(self) -> CertificateKey | None:
+        """Our own certificate and key."""
+        return self.keyring.own[0] if self.keyring.own else None
+
+    @property
     def principal(self) -> str:
         """Who a client is; "" without a credential."""
         if self.username is not None:

@@ -79,7 +79,7 @@ class Turn:
 
     def principal(self) -> str | None:
         """Who the bootstrap of the message's context authenticated (CO-20)."""
-        if self.inbound.kind.bootstrap:
+        if self.inbound.kind.bootstrap or not self.party.policy.has_contexts:
             return self.inbound.verified.principal
         record = self.context_record()
         return record.principal if record else None
