@@ -224,7 +224,8 @@ def _check_caps(turn: Turn) -> None:
     principal = turn.principal()
     if turn.tx.count_destinations(side) >= limits.sequences:
         raise refuse_creation(turn.edition.namespace, "too many sequences in all", busy=True)
-    if turn.tx.count_destinations(side, principal) >= limits.sequences_per_principal:
+    own = turn.tx.count_destinations(side, principal) if principal else 0
+    if own >= limits.sequences_per_principal:
         raise refuse_creation(turn.edition.namespace, "too many sequences of this principal", busy=True)
 
 

@@ -32,6 +32,8 @@ from castile.store import Transaction
 from castile.store.records import OutboxKind, OutboxRow, ReplyRow, SourceRecord
 from castile.versions import Reliability
 
+CONFIRMABLE: Final = 8
+"""Attempts at a message whose signatures are remembered."""
 KINDS: Final[dict[OutboxKind, Kind]] = {
     "application": Kind.APPLICATION,
     "create": Kind.CREATE_SEQUENCE,
@@ -235,6 +237,15 @@ def outgoing(party: Party, tx: Transaction, row: OutboxRow | None, now: Now) -> 
     )
 
 
+def signed(tx: Transaction, message_id: str, values: tuple[bytes, ...]) -> tuple[tuple[bytes, ...], ...]:
+    """Keep the signatures of an attempt before it goes out, and give those of all that an answer
+    may confirm: it may be to an earlier one (WSS 1.1.1, 8.5; MS-54)."""
+    row = tx.outbox_row(message_id)
+    attempts = (*(row.signatures or () if row is not None else ()), values)[-CONFIRMABLE:]
+    tx.update_outbox(message_id, signatures=attempts)
+    return attempts
+
+
 def repeat_later(
     party: Party,
     tx: Transaction,
@@ -291,7 +302,7 @@ def _enqueue(
     party: Party, tx: Transaction, record: SourceRecord, kind: OutboxKind, number: int | None, now: Now
 ) -> OutboxRow:
     row = OutboxRow(
-        message_id=party.new_id(),
+        message_id=party.new_id("lifecycle"),
         sequence_key=record.state.key,
         number=number,
         kind=kind,

@@ -34,9 +34,9 @@ def issue(turn: Turn) -> Outgoing:
     request = _request(turn, body, turn.inbound.verified.principal or "")
     # Each new context makes room for the next: what nothing can refer to any more goes (SC-33).
     turn.tx.sweep(turn.now, SWEPT_ROWS)
-    census = issuer.Census(
-        turn.tx.count_contexts(party.side, request.principal), turn.tx.count_contexts(party.side)
-    )
+    # Of whom nobody knows the name there may be many.
+    own = turn.tx.count_contexts(party.side, request.principal) if request.principal else 0
+    census = issuer.Census(own, turn.tx.count_contexts(party.side))
     granted = _granted(turn, request, census)
     secret, entropy = agreement.make(party, body.entropy, granted.key_bytes)
     context, answer = issuer.issue(

@@ -159,6 +159,7 @@ class Transaction(Protocol):
         due: float | Unchanged | None = UNCHANGED,
         attempts: int | Unchanged = UNCHANGED,
         acknowledged: bool | Unchanged = UNCHANGED,
+        signatures: tuple[tuple[bytes, ...], ...] | Unchanged = UNCHANGED,
         last_error: str | Unchanged | None = UNCHANGED,
     ) -> bool:
         """Whether there is such a row."""

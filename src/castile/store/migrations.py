@@ -61,7 +61,7 @@ _FIRST: Final = (
         submitted REAL NOT NULL, relates_to TEXT, two_way INTEGER NOT NULL,
         answers_sequence TEXT, answers_number INTEGER, fault INTEGER NOT NULL, call BLOB,
         due REAL, attempts INTEGER NOT NULL, acknowledged INTEGER NOT NULL,
-        body BLOB NOT NULL, key BLOB, last_error BLOB, checksum BLOB NOT NULL
+        body BLOB NOT NULL, key BLOB, signatures BLOB, last_error BLOB, checksum BLOB NOT NULL
     )""",
     """CREATE INDEX castile_outbox_sequence ON castile_outbox (sequence_key, number)
         WHERE sequence_key IS NOT NULL""",

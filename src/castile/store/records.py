@@ -99,6 +99,8 @@ class OutboxRow:
     """The caller's own key of the call; sealed, found by its keyed digest."""
     attempts: int = 0
     acknowledged: bool = False
+    signatures: tuple[tuple[bytes, ...], ...] | None = field(default=None, repr=False)
+    """Values of the signatures of each attempt, where an answer must confirm them; sealed."""
     last_error: str | None = field(default=None, repr=False)
     """Sealed: a peer's fault may quote application text."""
 

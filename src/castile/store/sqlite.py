@@ -207,9 +207,16 @@ class SQLiteTransaction:
         due: float | Unchanged | None = UNCHANGED,
         attempts: int | Unchanged = UNCHANGED,
         acknowledged: bool | Unchanged = UNCHANGED,
+        signatures: tuple[tuple[bytes, ...], ...] | Unchanged = UNCHANGED,
         last_error: str | Unchanged | None = UNCHANGED,
     ) -> bool:
-        changes = _changes(due=due, attempts=attempts, acknowledged=acknowledged, last_error=last_error)
+        changes = _changes(
+            due=due,
+            attempts=attempts,
+            acknowledged=acknowledged,
+            signatures=signatures,
+            last_error=last_error,
+        )
         return self._update(OUTBOX, [message_id], changes)
 
     def dequeue(self, message_id: str, *, one_way: bool = False) -> bool:

@@ -290,8 +290,8 @@ OUTBOX: Final = Table(
     "castile_outbox",
     OutboxRow,
     key=("message_id",),
-    sealed=("body", "key", "last_error"),
-    mutable=("due", "attempts", "acknowledged", "last_error"),
+    sealed=("body", "key", "signatures", "last_error"),
+    mutable=("due", "attempts", "acknowledged", "signatures", "last_error"),
     hidden={"call": lambda row: None if row.key is None else call_key(row.endpoint, row.key)},
 )
 INBOX: Final = Table(
