@@ -22,7 +22,7 @@ from castile.conversations import Conversations, held
 from castile.doubts import Doubts
 from castile.endpoint import answers, requests
 from castile.endpoint.answers import Answered
-from castile.endpoint.inbound import Inbound, log_refusal, read
+from castile.endpoint.inbound import Confirmations, Inbound, log_refusal, read
 from castile.endpoint.outbound import Outgoing, prepare
 from castile.endpoint.party import Party, reliability_log
 from castile.errors import (
@@ -41,6 +41,7 @@ from castile.plain import exchange
 from castile.protocol import source
 from castile.retired import Retired
 from castile.security.keys import ContextKey
+from castile.security.pipeline import Protected
 from castile.store import Transaction
 from castile.store.records import OutboxRow, ReplyRow, SourceRecord
 from castile.transport.carrier import Carrier
@@ -318,10 +319,11 @@ class Pump:
                 key = outgoing.key
                 self.conversations.freshen(key.identifier)
             protected = prepare(self.party, outgoing, moment)
+            confirmations = self._confirmations(row, protected)
             seconds = None if deadline is None else self._left(deadline)
             payload = self.carrier.post(outgoing.action, protected.payload, seconds)
             if payload is not None:
-                self._receive(row, payload, protected.signature_values)
+                self._receive(row, payload, confirmations)
                 self.doubts.settled(row.message_id)
                 return
             if row.kind == "terminate" and not requests.edition_of(self.party).can_close:
@@ -382,9 +384,16 @@ class Pump:
         if row.kind == "create" or row.message_id in self._waiting:
             self._faults[row.message_id] = fault
 
-    def _receive(self, row: OutboxRow, payload: bytes, signatures: tuple[bytes, ...]) -> None:
-        """The walk in, for the answer on this row's exchange, whose request had these signatures."""
-        moment, confirmations = self.party.now(), (signatures,)
+    def _confirmations(self, row: OutboxRow, protected: Protected) -> Confirmations:
+        """What the answer to this attempt may confirm; committed where the policy asks for it."""
+        section, values = self.party.policy.application, protected.signature_values
+        if section is None or not section.signature_confirmation:
+            return (values,)
+        return self.run(lambda tx: requests.signed(tx, row.message_id, values))
+
+    def _receive(self, row: OutboxRow, payload: bytes, confirmations: Confirmations) -> None:
+        """The walk in, for the answer on this row's exchange."""
+        moment = self.party.now()
         inbound: Inbound = read(
             self.party, payload, moment, request=False, confirmations=confirmations
         )
