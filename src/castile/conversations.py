@@ -309,9 +309,10 @@ class Conversations:
         keys = context_keys(record)
         if record is None or not keys:
             return
-        ended = state
+        ended, settings = state, self.party.settings
+        known = state.recoverable(self.now(), settings.timers, testing=settings.testing) and not state.lost
         try:
-            if self.party.policy.cancels_contexts and not state.lost:
+            if self.party.policy.cancels_contexts and known:
                 ended = self._converse(bootstrap.cancel(self.party, state, keys[-1], self.now()))
         except CastileError as error:
             reliability_log.info("the security context could not be cancelled: %s", error)

@@ -10,12 +10,14 @@ import castile
 from castile.clock import Now
 from castile.config import Settings
 from castile.endpoint import inbound
+from castile.endpoint.contexts import keys_of
 from castile.endpoint.inbound import Inbound
 from castile.endpoint.kinds import Kind
 from castile.errors import PeerError
 from castile.messages import reliability
 from castile.protocol import destination
 from castile.protocol.conversation import Instance
+from castile.security.keys import ContextKey
 from castile.transport.http import HTTPRequest, HTTPResponse
 from tests.endpoint.pair import Moved, Network, Pair, action_of, body, fast
 
@@ -53,6 +55,8 @@ class Watched(Network):
         self.seen: list[Seen] = []
         self.before: Callable[[int], None] = lambda exchange: None
         self.after: Callable[[int], None] = lambda exchange: None
+        self.keys: dict[tuple[str, str | None], tuple[Instance, ContextKey]] = {}
+        """Every key that the service has made, also those that it keeps no more."""
         self._count = 0
         self._counting = threading.Lock()
 
@@ -71,7 +75,14 @@ class Watched(Network):
         response = super().deliver(payload, timeout)
         if response.body:
             self.seen.append(Seen(response.body, self.pair.clock(), False))
+        if action_of(payload).startswith("RST"):
+            self._note_keys()
         return response
+
+    def _note_keys(self) -> None:
+        for record in self.pair.party.store.run(lambda tx: tx.contexts(ended=True)).result():
+            for key, instance in zip(keys_of(record.state), record.state.instances, strict=True):
+                self.keys[key.identifier, key.instance] = (instance, key)
 
     def count(self, action: str) -> int:
         """How many requests with this action have arrived."""
@@ -103,18 +114,14 @@ class Judge:
     sent: set[tuple[str, int]] = field(default_factory=set)
 
     def __call__(self) -> None:
-        contexts = self.pair.party.store.run(lambda tx: tx.contexts(ended=True)).result()
-        keys = {
-            (record.state.identifier, key.instance): key
-            for record in contexts
-            for key in record.state.instances
-        }
+        for _, key in self.network.keys.values():
+            self.pair.party.keyring.remember(key)
         for seen in self.network.seen:
             found = self._read(seen)
             if found is None or found.verified.primary.kind != "context":
                 continue
             primary = found.verified.primary
-            self._judge(found, keys[primary.name, primary.instance], seen)
+            self._judge(found, self.network.keys[primary.name, primary.instance][0], seen)
         records = self.pair.party.store.run(lambda tx: tx.destinations()).result()
         for record in records:
             assert record.state.phase is destination.Phase.TERMINATED
