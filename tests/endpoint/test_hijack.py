@@ -10,7 +10,7 @@ import itertools
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ import castile
 from castile import xml
 from castile.config import Limits
 from castile.endpoint import inbound
+from castile.endpoint.binding import PARTS, prove_possession
 from castile.endpoint.kinds import Kind
 from castile.messages import reliability, soap, trust
 from castile.messages.addressing import EPR
@@ -37,6 +38,7 @@ from tests.endpoint.pair import (
     body,
     fast,
     fault_of,
+    opened,
     states,
     tables,
 )
@@ -263,6 +265,42 @@ def test_a_forged_message_breaks_no_wait(pairs: Pairs) -> None:
         gate.set()
         assert answer.result(20) == body(2)
     assert len(pair.network.requests("Slow")) == 1
+
+
+@pytest.mark.row("F08", "CO-10")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_part_of_the_table_counts(pairs: Pairs, family: str) -> None:
+    """True messages of every kind, less one covered part each: none proves its context any more."""
+    pair = pairs(family)
+    client = pair.client()
+    client.call_raw("urn:test/Echo", BODY)
+    client.call_raw("urn:test/Echo", BODY)
+    context = key_of(client).identifier
+    read = [pair.opened(exchange.request) for exchange in pair.network.log[1:]]
+    read += [opened(client, exchange.response) for exchange in pair.network.log[1:]]
+    forge = Forger(pair.policy, client._store, key_of(client))
+    victim = victim_of(pair, client)
+    more = ["an acknowledgement of the replies", "AckRequested", "TerminateSequence", "Cancel"]
+    read += [pair.opened(REQUESTS[name](forge, victim)) for name in more]
+    read += [pair.opened(ENDINGS[family][1](forge, victim)), pair.opened(fault(forge, victim))]
+    checked = 0
+    for message in read:
+        prove_possession(message.verified, message.kind, context)
+        signature = message.verified.signatures[0]
+        cover = PARTS[message.kind]
+        present = {header.name for header in message.verified.headers}
+        wanted = cover.always | {name for name in present if name.startswith(cover.present or ("-",))}
+        for part in wanted:
+            less = replace(signature, covered=signature.covered - {part})
+            with pytest.raises(castile.errors.SecurityFailure):
+                prove_possession(replace(message.verified, signatures=(less,)), message.kind, context)
+            checked += 1
+    assert checked >= 40
+    assert {message.kind for message in read} >= {
+        Kind.APPLICATION,
+        Kind.CREATE_SEQUENCE_RESPONSE,
+        Kind.CANCEL,
+    }
 
 
 # ---------------------------------------------------------------- at the client
