@@ -29,8 +29,15 @@ COUNTS = {
     "kills",
     "kills_in_exchange",
     "retransmissions",
+    "edition",
+    "soap",
+    "bootstrap",
+    "renew_every",
     "ok",
 }
+
+
+WRONG = [["--soap", "1.0"], ["--bootstrap", "kerberos"], ["--renew-every", "0"]]
 
 
 @pytest.mark.row("CO-21", "OP-01")
@@ -42,6 +49,7 @@ def test_every_message_once_in_order(kept: Run) -> None:
     for fault in ("lost", "duplicated", "out_of_order", "unanswered"):
         assert counts[fault] == 0
     assert counts["kills"] == 2
+    assert counts["renewals"] >= 1
     assert counts["contexts"] == 2  # a killed client's next life makes a new one
     assert counts["ok"] is True
 
@@ -65,6 +73,8 @@ def test_draws_what_happens(kept: Run) -> None:
         r"↻ client started again",
         r"unfinished calls of its earlier life",
         r"TerminateSequence ─",
+        r"─ RST/SCT/Renew ─",
+        r"◀─+┼─+ RSTR/SCT/Renew ─│ its next key",
         r"RST/SCT/Cancel ─",
         r"● Book 39",
         r"● Notify 40",
@@ -132,6 +142,8 @@ def test_without_harm(tmp_path: Path, edition: str) -> None:
     assert run.status == 0, run.errors
     assert run.counts["kills"] == run.counts["redelivered"] == 0
     assert run.counts["contexts"] == 1
+    assert run.counts["renewals"] == 0  # nobody asked for one
+    assert run.counts["renew_every"] is None
     assert list((tmp_path / "temporary").iterdir()) == []  # nothing is left behind
 
 
@@ -201,7 +213,7 @@ def test_children_end_with_their_director(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [["--kill", "nobody"], ["--messages", "0"], ["--drop", "2"], ["--edition", "1.2"]]
+    "options", [["--kill", "nobody"], ["--messages", "0"], ["--drop", "2"], ["--edition", "1.2"], *WRONG]
 )
 def test_wrong_use(options: list[str]) -> None:
     assert CliRunner().invoke(command, options).exit_code == 2
@@ -216,7 +228,8 @@ def test_keeps_only_in_an_empty_folder(tmp_path: Path) -> None:
 
 def test_help_has_an_example() -> None:
     text = CliRunner().invoke(command, ["--help"]).output
-    for option in ("--messages", "--drop", "--duplicate", "--reorder", "--kill", "--edition", "--seed"):
+    options = "messages drop duplicate reorder kill renew-every edition soap bootstrap seed keep json"
+    for option in (f"--{name}" for name in options.split()):
         assert option in text
     assert "Example: castile demo" in text
 

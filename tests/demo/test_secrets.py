@@ -60,7 +60,11 @@ def places(run: Run) -> dict[str, bytes]:
 def secrets(run: Run) -> dict[str, bytes]:
     """Every secret of a run, by name."""
     keys = json.loads((run.folder / "wire" / "keys.json").read_text("utf-8"))
-    contexts = {name: base64.b64decode(text) for name, text in keys["contexts"].items()}
+    contexts = {
+        f"{name} {instance}": base64.b64decode(text)
+        for name, given in keys["contexts"].items()
+        for instance, text in (given if isinstance(given, dict) else {"": given}).items()
+    }
     found = {f"secret of {name}": secret for name, secret in contexts.items()}
     found["password"] = keys["users"]["ada"].encode()
     found["application text"] = Plan().marker.encode()
