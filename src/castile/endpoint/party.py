@@ -22,8 +22,11 @@ from castile.security.keys import ContextKey
 from castile.store import Store, Transaction
 
 Side = Literal["client", "service"]
-Purpose = Literal["message", "sequence", "context", "instance", "key", "incident"]
-"""What a new identifier is for."""
+Purpose = Literal[
+    "message", "lifecycle", "request", "sequence", "context", "instance", "key", "incident"
+]
+"""What a new identifier is for: MessageIDs of the application's messages, of those that begin and
+end sequences and of requests to the trust service; the others as they are called."""
 NewId = Callable[[Purpose], str]
 T = TypeVar("T")
 
