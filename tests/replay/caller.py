@@ -95,8 +95,9 @@ class Caller:
         self.policy = policy_of(self.recording, client=True)
         self.wire = Wire(self.recording, self.clock)
         requests = [each.request for each in self.wire.waiting]
-        names = [message.headers.message_id for message in requests]
-        self.source.names["message"] = deque(name or f"urn:uuid:unused-{n}" for n, name in enumerate(names))
+        for number, message in enumerate(requests):
+            name = message.headers.message_id or f"urn:uuid:unused-{number}"
+            self.source.names.setdefault(self._purpose(message), deque()).append(name)
         self.source.names["sequence"] = deque(filter(None, map(_offered, requests)))
         entropies = [message.request.entropy for message in requests if message.request]
         self.source.expect(entropies)
@@ -107,6 +108,7 @@ class Caller:
         EncryptedKey, by whose name the answer calls its key, and its signatures' values, which
         the answer confirms."""
         made = protect(*arguments)
+        self.source.drawn = False
         turn = self.wire.waiting[0].request if self.wire.waiting else None
         if turn is None or turn.opened.verified is None:
             return made
@@ -145,12 +147,14 @@ class Caller:
         A conversation that got no further than its beginning is begun by a call all the same.
         """
         client = self.client()
-        calls = [each for each in self.wire.waiting if self.application(each.request)]
+        acts = [each for each in self.wire.waiting if not each.lost]  # a repetition is the same call
         try:
-            for exchange in calls:
-                if not exchange.lost:  # its repetition is the same call
+            for exchange in acts:
+                if self.application(exchange.request):
                     self.call(client, exchange)
-            if not calls:
+                elif exchange.request.request is not None:
+                    self.renew(client, exchange)
+            if not any(self.application(each.request) for each in acts):
                 client.call_raw("urn:castile:replay", b"<any></any>")
         except (castile.FaultReceived, castile.UsageError) as error:
             self.told = error
@@ -173,11 +177,24 @@ class Caller:
                 assert client.sequence.wait_until_acknowledged(5.0)
         self.remember(client)
 
+    def renew(self, client: castile.Client, exchange: Exchange) -> None:
+        """A renewal when the recorded client made it."""
+        asked = exchange.request.request
+        if asked is not None and asked.request_type == "Renew":
+            self.clock.set(exchange.request.created)
+            assert client.context is not None
+            client.context.renew()
+
     def remember(self, client: castile.Client) -> None:
         """The keys that the client holds now."""
         for record in client._store.run(lambda tx: tx.contexts()).result():
             identifier = record.state.identifier
             self.secrets |= {(identifier, each.instance, each.secret) for each in record.state.instances}
+
+    def _purpose(self, message: Spoken) -> str:
+        if self.application(message):
+            return "message"
+        return "request" if message.request is not None else "lifecycle"
 
     def application(self, message: Spoken) -> bool:
         return kind_of(message.headers.action, self.policy) is Kind.APPLICATION

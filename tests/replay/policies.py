@@ -43,7 +43,8 @@ def policy_of(recording: Recording, *, client: bool = False) -> castile.Endpoint
     plain = [message for message in requests if message.request is None] or requests
     facts: dict[str, Any] = {"soap": requests[0].opened.envelope.soap, "addressing": plain[-1].addressing}
     facts |= dict.fromkeys(("reliability", "conversation", "trust", "bootstrap", "application"))
-    root = etree.parse(str(recording.wsdl)).getroot() if recording.wsdl.exists() else None
+    parser = etree.XMLParser(remove_comments=True, resolve_entities=False)
+    root = etree.parse(str(recording.wsdl), parser).getroot() if recording.wsdl.exists() else None
     if root is not None and (refused or any(message.secured for message in requests)):
         facts |= _security(root, recording)
     if refused and root is not None:
@@ -116,7 +117,9 @@ def _section(binding: Element, token: Literal["context", "x509"]) -> ProtectionP
         binding="asymmetric" if asymmetric else "symmetric",
         username=any(_has(child, "UsernameToken") for child in supporting),
         endorsing=bool(endorsing),
-        signature_confirmation=any(_has(child, "RequireSignatureConfirmation") for child in scope),
+        signature_confirmation=any(
+            _has(child, "RequireSignatureConfirmation") for child in scope if _local(child).startswith("Wss")
+        ),
         encrypt_signature=_has(_own(binding), "EncryptSignature"),
         order="encrypt-before-sign" if _has(_own(binding), "EncryptBeforeSigning") else "sign-before-encrypt",
         derived_keys=_has(_own(binding), "RequireDerivedKeys"),

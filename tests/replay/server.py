@@ -119,7 +119,8 @@ class Server:
             created = exchange.response.body[0].findtext("{*}Identifier")
         token = answer.token if answer is not None else None
         self.source.expect(
-            [answer.entropy, answer.proof_secret] if answer is not None else [],
+            [answer.entropy] if answer is not None else [],
+            [answer.proof_secret] if answer is not None else [],
             context=token.identifier if token is not None and token.instance is None else None,
             instance=token.instance if token is not None else None,
             sequence=created,

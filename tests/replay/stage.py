@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from castile.clock import Now
+from castile.endpoint.agreement import ENTROPY_BYTES
 from castile.endpoint.party import Purpose
 from castile.errors import PeerError
 from castile.security import Expectation, Trace, unprotect
@@ -44,15 +45,23 @@ class Clock:
 class Source:
     """Random bytes and identifiers: the recorded ones in their order, then the machine's."""
 
-    octets: dict[int, deque[bytes]] = field(default_factory=dict)
-    """By length."""
+    entropies: deque[bytes] = field(default_factory=deque)
+    """Drawn first for a request for a token, or an answer to one; of any length."""
+    drawn: bool = False
+    """The next draw is for a key of this message, not for the entropy of the next one."""
+    keys: deque[bytes] = field(default_factory=deque)
+    """Keys that a service made alone."""
     names: dict[str, deque[str]] = field(default_factory=dict)
     """By purpose."""
     _made: int = 0
 
     def random(self, length: int) -> bytes:
-        waiting = self.octets.get(length)
-        return waiting.popleft() if waiting else os.urandom(length)
+        if self.keys and length == len(self.keys[0]):
+            return self.keys.popleft()
+        if self.entropies and length == ENTROPY_BYTES and not self.drawn:
+            self.drawn = True
+            return self.entropies.popleft()
+        return os.urandom(length)
 
     def new_id(self, purpose: Purpose) -> str:
         waiting = self.names.get(purpose)
@@ -61,12 +70,13 @@ class Source:
         self._made += 1
         return f"urn:uuid:00000000-0000-4000-8000-{self._made:012d}"
 
-    def expect(self, octets: Iterable[bytes | None] = (), **names: str | None) -> None:
+    def expect(
+        self, entropies: Iterable[bytes | None], keys: Iterable[bytes | None] = (), **names: str | None
+    ) -> None:
         """These come next; None: nothing of the kind."""
-        self.octets, self.names = {}, self.names
-        for each in octets:
-            if each is not None:
-                self.octets.setdefault(len(each), deque()).append(each)
+        self.entropies = deque(each for each in entropies if each is not None)
+        self.keys = deque(each for each in keys if each is not None)
+        self.drawn = False
         for purpose, name in names.items():
             self.names[purpose] = deque([name] if name is not None else [])
 

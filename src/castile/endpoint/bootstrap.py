@@ -47,7 +47,7 @@ def establish(party: Party, now: Callable[[], Now]) -> Dialogue:
         key_size=section.suite.minimum_bits,
         entropy=entropy,
     )
-    message_id = party.new_id()
+    message_id = party.new_id("request")
     inbound = yield Outgoing(
         Kind.ISSUE,
         row.action(Kind.ISSUE.value),
@@ -94,7 +94,7 @@ def renew(party: Party, state: Conversation, key: ContextKey, now: Callable[[], 
         entropy=entropy,
         renew_target=target,
     )
-    message_id = party.new_id()
+    message_id = party.new_id("request")
     inbound = yield Outgoing(
         Kind.RENEW,
         row.action(Kind.RENEW.value),
@@ -152,9 +152,11 @@ def cancel(party: Party, state: Conversation, key: ContextKey, now: Now) -> Dial
     edition, row = editions(party.policy)
     request = trust.RequestSecurityToken(
         request_type="Cancel",
-        cancel_target=SecurityTokenReference(uri=state.identifier, value_type=edition.token_type),
+        cancel_target=SecurityTokenReference(
+            uri=state.identifier, value_type=edition.token_type, instance=key.instance
+        ),
     )
-    message_id = party.new_id()
+    message_id = party.new_id("request")
     inbound = yield Outgoing(
         Kind.CANCEL,
         row.action(Kind.CANCEL.value),
