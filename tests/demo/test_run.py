@@ -49,7 +49,7 @@ def test_every_message_once_in_order(kept: Run) -> None:
     for fault in ("lost", "duplicated", "out_of_order", "unanswered"):
         assert counts[fault] == 0
     assert counts["kills"] == 2
-    assert counts["renewals"] >= 1
+    assert counts["renewals"]
     assert counts["contexts"] == 2  # a killed client's next life makes a new one
     assert counts["ok"] is True
 

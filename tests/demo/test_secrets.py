@@ -25,6 +25,7 @@ from castile.endpoint.keyring import Keyring
 from castile.messages import soap, trust
 from castile.messages.conversation import DerivedKeyToken
 from castile.security import Expectation, Verified, unprotect
+from castile.security.certificates import CertificateKey
 from castile.security.keys import SealedKey, derive
 from tests.demo.runs import Run
 
@@ -85,8 +86,7 @@ def _bootstrap(run: Run, keys: dict[str, list[str]]) -> dict[str, bytes]:
         pytest.fail("the demo's policy has a bootstrap")
     ring = Keyring(
         load=lambda _: [],
-        own=x509.load_pem_x509_certificate(keys["certificates"][0].encode()),
-        key=private,
+        own=(CertificateKey(x509.load_pem_x509_certificate(keys["certificates"][0].encode()), private),),
         users=dict(keys["users"]),  # type: ignore[arg-type]
     )
 
