@@ -18,9 +18,7 @@ from tests.replay.shapes import differences, shape
 from tests.replay.stage import Clock, Source, opened
 
 SETTINGS = Settings(
-    timers=Timers(
-        retransmit_interval=0.05, retransmit_limit=0.2, close_timeout=5.0, terminate_timeout=5.0
-    ),
+    timers=Timers(retransmit_interval=0.05, retransmit_limit=0.2, close_timeout=5.0, terminate_timeout=5.0),
     testing=True,
 )
 

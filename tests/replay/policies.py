@@ -148,5 +148,3 @@ def _inside(element: Element, name: str) -> bool:
 
 def _local(element: Element) -> str:
     return etree.QName(element).localname
-
-

@@ -155,9 +155,7 @@ def _flat(value: object, name: str = "") -> tuple[str, ...]:
     return found
 
 
-def _secrets(
-    message: RequestSecurityToken | RequestSecurityTokenResponse
-) -> tuple[str, ...]:
+def _secrets(message: RequestSecurityToken | RequestSecurityTokenResponse) -> tuple[str, ...]:
     """Which keys and entropies there are, and of what length."""
     names = ("entropy", "proof_secret", "proof_key")
     values = [(name, getattr(message, name, None)) for name in names]

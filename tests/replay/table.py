@@ -23,11 +23,6 @@ def expected(folder: str, side: Side, message: str) -> tuple[str, ...] | None:
     return tuple(found) if found is not None else None
 
 
-def waits(folder: str) -> bool:
-    """Whether something in the product is still missing for this folder."""
-    return folder in _table().get("waiting", ())
-
-
 def known(folder: str) -> bool:
     """Whether the table has this folder."""
     return folder in _table()

@@ -11,13 +11,9 @@ from castile.endpoint import outbound
 from castile.errors import SOAPFault
 from tests.replay.caller import Caller
 from tests.replay.recording import Recording, folders, load
-from tests.replay.table import expected, known, surprising, waits
+from tests.replay.table import expected, known, surprising
 
-FOLDERS = [
-    folder
-    for folder in folders()
-    if not folder.name.startswith("raw-") and not waits(f"{folder.parent.name}/{folder.name}")
-]
+FOLDERS = [folder for folder in folders() if not folder.name.startswith("raw-")]
 """The raw requests were made by hand: there is no client to stand in for."""
 
 

@@ -10,9 +10,7 @@ import pytest
 from tests.endpoint.pair import Loop
 from tests.replay.recording import Recording, folders, load
 from tests.replay.server import Answered, Server
-from tests.replay.table import expected, known, surprising, waits
-
-FOLDERS = [folder for folder in folders() if not waits(f"{folder.parent.name}/{folder.name}")]
+from tests.replay.table import expected, known, surprising
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +21,7 @@ def loop() -> Iterator[Loop]:
 
 
 @pytest.mark.row("SV-25", "SV-26", "F01", "F03", "CO-09", "RM-05", "SC-09")
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: f"{folder.parent.name}/{folder.name}")
+@pytest.mark.parametrize("folder", folders(), ids=lambda folder: f"{folder.parent.name}/{folder.name}")
 def test_captured_requests(folder: Path, loop: Loop) -> None:
     """Each is taken, or refused as its own peer refused it; the answers have the recorded shape,
     but for the differences that the table lists."""
