@@ -7,7 +7,7 @@ ARGS        =
 MAKEFLAGS  += --no-print-directory
 environment = tools/environment
 
-.PHONY: help demo test oracle check format docs bench clean
+.PHONY: help demo test oracle check format docs bench interop interop-smoke clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make check   ruff and mypy --strict"
 	@echo "make docs    the documentation, in docs/_build/html"
 	@echo "make bench   measure: CPU per message, calls per second"
+	@echo "make interop castile against live CXF and Metro (needs a JDK 17 and Maven); interop-smoke: four cells"
 	@echo "make clean   remove everything that these targets made"
 
 demo:
@@ -50,5 +51,13 @@ bench:
 	@$(environment) $(VENV) --editable '.[serve]'
 	@$(VENV)/bin/python bench/run.py $(ARGS)
 
+interop:
+	@$(environment) $(VENV) --editable '.[serve]'
+	@$(VENV)/bin/python interop/run.py $(ARGS)
+
+interop-smoke:
+	@$(environment) $(VENV) --editable '.[serve]'
+	@$(VENV)/bin/python interop/run.py --smoke
+
 clean:
-	@rm -rf $(VENV) $(ORACLE) docs/_build build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(ORACLE) docs/_build build dist interop/.work interop/*/target .mypy_cache .pytest_cache .ruff_cache .hypothesis

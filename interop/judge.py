@@ -1,0 +1,151 @@
+"""What came of a cell, by the applications' own logs, the wire, and `castile explain`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+from cell import Cell
+from network import Exchange
+from processes import Places
+
+Outcome = Literal["pass", "fail", "expected failure", "recorded", "not run"]
+_EXPLAIN: Final = "from castile.cli import main; main()"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a journal."""
+
+    event: str
+    operation: str = ""
+    number: int = 0
+    rest: str = ""
+
+    @classmethod
+    def read(cls, path: Path) -> list[Line]:
+        """Every line; none if there is no journal."""
+        lines = []
+        for text in path.read_text("utf-8").splitlines() if path.exists() else []:
+            event, operation, number, rest = [*text.split("\t", 3), "", "", "", ""][:4]
+            lines.append(cls(event, operation, int(number) if number.isdigit() else 0, rest))
+        return lines
+
+
+@dataclass(slots=True)
+class Verdict:
+    """The outcome of one cell."""
+
+    outcome: Outcome
+    reason: str = ""
+    seconds: float = 0.0
+    delivered: int = 0
+    retransmissions: int = 0
+    problems: list[str] = field(default_factory=list)
+    """What is not as a good cell has it."""
+    explained: str = ""
+    """The verdict of `castile explain`, with what it names first."""
+
+
+def judge(cell: Cell, places: Places, exchanges: Sequence[Exchange], *, ended: bool) -> Verdict:
+    """Hold what happened against what the cell expects."""
+    service, client = Line.read(places.journal("service")), Line.read(places.journal("client"))
+    handled = [line.number for line in service if line.event == "handled"]
+    verdict = Verdict("pass", delivered=len(handled))
+    verdict.retransmissions = sum(each.repeated for each in exchanges)
+    problems = verdict.problems
+    if not ended:
+        problems.append(f"the client didn't end within {cell.seconds:.0f} s")
+    problems += _delivery(cell, service, handled)
+    failures = [line for line in client if line.event in ("failed", "garbled")]
+    problems += [f"{line.event}: {line.operation} {line.number} {line.rest}" for line in failures]
+    problems += _lifecycle(cell, exchanges)
+    if cell.lossy and not verdict.retransmissions:
+        problems.append("nothing was retransmitted, so the network was none of loss")
+    verdict.explained, wrong = _explained(places)
+    if wrong:
+        problems.append(f"castile explain: {wrong}")
+    match cell.expect:
+        case "pass" if problems:
+            verdict.outcome, verdict.reason = "fail", problems[0]
+        case "failure":
+            _expected_failure(cell, places, verdict)
+        case "in doubt":
+            _in_doubt(cell, handled, failures, verdict)
+        case _:
+            pass
+    return verdict
+
+
+def _delivery(cell: Cell, service: Sequence[Line], handled: Sequence[int]) -> list[str]:
+    problems = []
+    if handled != list(range(1, cell.messages + 1)):
+        problems.append(f"delivered was {_numbers(handled)}, not 1 to {cell.messages} once and in order")
+    sizes = {int(line.rest) for line in service if line.event == "handled"}
+    if sizes - {cell.size}:
+        problems.append(f"messages came with {sorted(sizes)} characters, not with {cell.size}")
+    return problems
+
+
+def _lifecycle(cell: Cell, exchanges: Sequence[Exchange]) -> list[str]:
+    """The sequence is terminated, the context given back."""
+    problems = []
+    good = {each.request.word for each in exchanges if 200 <= each.status < 300}
+    if cell.reliable:
+        wanted = ["CreateSequence", "TerminateSequence"] + (["CloseSequence"] if cell.rm == "1.1" else [])
+        problems += [f"{word} was not done" for word in wanted if word not in good]
+    # CXF's own client can't give a token back while it has sequences: it stays out.
+    if cell.secure and not (cell.peer == "cxf" and cell.role == "client") and "RST/SCT/Cancel" not in good:
+        problems.append("the security context token was not cancelled")
+    return problems
+
+
+def _expected_failure(cell: Cell, places: Places, verdict: Verdict) -> None:
+    said = "\n".join(
+        path.read_text("utf-8", "replace")
+        for role in ("service", "client")
+        for path in (places.journal(role), places.output(role))
+        if path.exists()
+    )
+    if not verdict.problems:
+        verdict.outcome, verdict.reason = "fail", "it was expected to fail and didn't"
+    elif cell.says not in said:
+        verdict.outcome, verdict.reason = "fail", f"nobody said “{cell.says}”; {verdict.problems[0]}"
+    else:
+        verdict.outcome, verdict.reason = "expected failure", f"“{cell.says}”: {cell.rule}"
+
+
+def _in_doubt(cell: Cell, handled: Sequence[int], failures: Sequence[Line], verdict: Verdict) -> None:
+    """Every message is delivered once; calls whose answer was lost for good say so."""
+    doubts = [line.number for line in failures if line.rest.startswith("InDoubt")]
+    others = [line for line in failures if line.number not in doubts]
+    if handled != list(range(1, cell.messages + 1)) or any(line.operation == "echo" for line in others):
+        verdict.outcome, verdict.reason = "fail", verdict.problems[0]
+    else:
+        verdict.reason = f"delivered once; in doubt for the caller: {_numbers(doubts)}"
+
+
+def _explained(places: Places) -> tuple[str, str]:
+    """The verdict of `castile explain`, and the first thing that is wrong."""
+    keys = [places.keys / "keys.json", places.keylog]
+    options = [word for path in keys if path.exists() for word in ("--keys", str(path))]
+    command = [sys.executable, "-c", _EXPLAIN, "explain", "--json", *options, str(places.wire)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == 2 or not done.stdout:
+        return "not explained", (done.stderr.strip().splitlines() or ["no word"])[-1]
+    (places.folder / "explained.json").write_text(done.stdout, "utf-8")
+    report = json.loads(done.stdout)
+    for message in report["messages"]:
+        if message["problems"]:
+            name = Path(message["file"]).name
+            return report["verdict"], f"{name}: {message['problems'][0]}"
+    return report["verdict"], ""
+
+
+def _numbers(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers)) or "nothing"

@@ -1,0 +1,195 @@
+"""Runs the cells of cells.toml: castile against live Java stacks, on this machine alone.
+
+    python interop/run.py                 every cell, and the page docs/interop.md
+    python interop/run.py --smoke         the four cells of the smoke run
+    python interop/run.py NAME...         these cells; patterns as in the shell
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import platform
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import processes
+import report
+import wsdl
+from cell import HERE, PASSWORD, USER, Cell, load
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.serialization import pkcs12
+from judge import Verdict, judge
+from network import Exchange, Network
+from processes import NotRun, Places, Process
+
+WORK = HERE / ".work"
+RESULTS = WORK / "results.json"
+START = 60.0
+"""Seconds that a service may take to start: a JVM on a busy machine."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 0 if every cell ended as its row says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--smoke", action="store_true", help="the four cells of the smoke run")
+    parser.add_argument("--list", action="store_true", help="name the cells and end")
+    options = parser.parse_args(arguments)
+    cells = [cell for cell in load() if cell.smoke or not options.smoke]
+    patterns = options.names or ["*"]
+    cells = [cell for cell in cells if any(fnmatch.fnmatch(cell.name, each) for each in patterns)]
+    if options.list or not cells:
+        print("\n".join(f"{cell.name:44} {cell.direction:16} {cell.traits}" for cell in cells))
+        return 0 if cells else 2
+    missing = _prepare()
+    verdicts: dict[str, Verdict] = {}
+    for place, cell in enumerate(cells, 1):
+        print(f"[{place}/{len(cells)}] {cell.name:44} ", end="", flush=True)
+        started = time.monotonic()
+        verdict = Verdict("not run", missing) if missing else _attempt(cell)
+        verdict.seconds = round(time.monotonic() - started, 1)
+        verdicts[cell.name] = verdict
+        print(f"{verdict.outcome} ({verdict.seconds:.0f} s){f': {verdict.reason}' if verdict.reason else ''}")
+    _keep(verdicts)
+    if not options.smoke:
+        report.write(load(), json.loads(RESULTS.read_text("utf-8")))
+    passed = sum(verdict.outcome in ("pass", "expected failure") for verdict in verdicts.values())
+    print(f"{passed} passed, {len(verdicts) - passed} failed")
+    return 0 if passed == len(verdicts) else 1
+
+
+def _prepare() -> str:
+    """Build the peers and make the keys, once; why it can't be done, or nothing."""
+    for tool in ("java", "keytool", "mvn"):
+        if shutil.which(tool) is None:
+            return f"{tool} isn't installed (Debian: default-jdk-headless and maven)"
+    sources = [path for path in HERE.rglob("*") if path.suffix == ".java" or path.name == "pom.xml"]
+    newest = max(path.stat().st_mtime for path in sources if "target" not in path.parts)
+    stamp = HERE / "metro" / "target" / "built"
+    if not stamp.exists() or stamp.stat().st_mtime < newest:
+        print("building the Java peers; the first time Maven fetches what they need ...", flush=True)
+        command = ["mvn", "--batch-mode", "--quiet", "--file", str(HERE / "pom.xml"), "package"]
+        if subprocess.run(command, check=False).returncode:
+            return "Maven couldn't build the peers"
+        stamp.touch()
+    try:
+        processes.make_keys(WORK / "keys")
+        _key_file(WORK / "keys")
+    except NotRun as reason:
+        return str(reason)
+    return ""
+
+
+def _key_file(folder: Path) -> None:
+    """For `castile explain`: the keys of both, the users."""
+    keys, certificates = [], []
+    for who in ("alice", "bob"):
+        loaded = pkcs12.load_key_and_certificates((folder / f"{who}.p12").read_bytes(), PASSWORD.encode())
+        key, certificate, _ = loaded
+        if key is None or certificate is None:
+            raise NotRun(f"{who}.p12 holds no key")
+        form = serialization.PrivateFormat.PKCS8
+        pem = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+        keys.append(pem.decode())
+        certificates.append(certificate.public_bytes(serialization.Encoding.PEM).decode())
+    content = {"keys": keys, "certificates": certificates, "users": {USER: PASSWORD}}
+    (folder / "keys.json").write_text(json.dumps(content), "utf-8")
+
+
+def _attempt(cell: Cell) -> Verdict:
+    try:
+        return Run(cell).play()
+    except NotRun as reason:
+        return Verdict("not run", str(reason))
+
+
+class Run:
+    """One run of one cell."""
+
+    def __init__(self, cell: Cell) -> None:
+        self._cell = cell
+        folder = WORK / "cells" / cell.name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        self._places = Places(folder, WORK / "keys")
+        self._ends: dict[str, Process] = {}
+        self._restarted = False
+        self._busy = threading.Lock()
+
+    def play(self) -> Verdict:
+        """Start both ends, wait for the client, stop the service, judge."""
+        cell, places = self._cell, self._places
+        port = processes.free_port()
+        with ExitStack() as stack:
+            network = stack.enter_context(Network(cell, port, places.wire, self._passing))
+            address = f"http://127.0.0.1:{network.port}/echo"
+            wsdl.write(cell, places.folder, places.keys, address)
+            # The first one to be closed last: what the service still does, the network sees.
+            self._start(stack, "service", f"http://127.0.0.1:{port}/echo")
+            self._start(stack, "client", address)
+            ended = self._wait(time.monotonic() + cell.seconds)
+            time.sleep(0.3)  # a one-way message may still be on its way to its handler
+        return judge(cell, places, network.exchanges, ended=ended)
+
+    def _start(self, stack: ExitStack, role: str, address: str) -> None:
+        cell = self._cell
+        make = processes.java if cell.role == role else processes.castile
+        end = self._ends[role] = make(cell, self._places, role, address)
+        end.start()
+        stack.callback(lambda: self._ends[role].stop())
+        if role == "service":
+            end.ready(START)
+
+    def _wait(self, deadline: float) -> bool:
+        while time.monotonic() < deadline:
+            with self._busy:
+                client = self._ends["client"]
+            if client.wait(0.5):
+                with self._busy:
+                    if client is self._ends["client"]:
+                        return True
+        return False
+
+    def _passing(self, exchange: Exchange) -> None:
+        """In mid-sequence somebody is killed, where the cell says so."""
+        cell = self._cell
+        middle = cell.messages // 2
+        if cell.restart == "none" or self._restarted or exchange.request.number != middle:
+            return
+        self._restarted = True
+        role = cell.role if cell.restart == "peer" else {"service": "client", "client": "service"}[cell.role]
+        threading.Thread(target=self._restart, args=(role,), daemon=True).start()
+
+    def _restart(self, role: str) -> None:
+        time.sleep(0.02)
+        with self._busy:
+            old = self._ends[role]
+            old.kill()
+            self._ends[role] = Process(old.command, old.output, old.environment)
+            self._ends[role].start()
+
+
+def _keep(verdicts: dict[str, Verdict]) -> None:
+    """Results of earlier runs stay until their cell runs again."""
+    known = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
+    known = known.get("cells", {})
+    today = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
+    for name, verdict in verdicts.items():
+        known[name] = asdict(verdict) | {"date": today}
+    content = {"machine": platform.platform(), "python": platform.python_version(), "cells": known}
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    RESULTS.write_text(json.dumps(content, indent=1, ensure_ascii=False), "utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
