@@ -168,7 +168,9 @@ KINDS_1_3 = {
 }
 
 
-@pytest.mark.row("F02", "F04", "CO-09", "SC-03", "SC-04", "SC-09", "SC-10", "SC-14", "RM-10", "RM-71")
+@pytest.mark.row(
+    "F02", "F04", "CO-09", "MS-03", "SC-03", "SC-04", "SC-09", "SC-10", "SC-14", "RM-10", "RM-71"
+)
 @pytest.mark.parametrize(
     ("family", "folder", "kinds"),
     [

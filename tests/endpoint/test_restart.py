@@ -259,7 +259,7 @@ def test_a_kept_client_goes_on(pairs: Pairs, tmp_path: Path, family: str) -> Non
     client.close()
 
 
-@pytest.mark.row("F37", "ST-33", "CL-44")
+@pytest.mark.row("F37", "ST-33")
 def test_replies_that_nobody_took(pairs: Pairs, tmp_path: Path) -> None:
     """A reply that was committed when the process died is listed until it is taken."""
 
