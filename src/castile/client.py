@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,15 @@ from castile import store as stores
 from castile import xml
 from castile.clock import Clock, system
 from castile.config import Settings
-from castile.credentials import Certificate, CertificateSource, Username, load_certificate, resolve
+from castile.credentials import (
+    Certificate,
+    CertificateSource,
+    TrustSource,
+    Username,
+    load_certificate,
+    load_trust,
+    resolve,
+)
 from castile.endpoint import recover
 from castile.endpoint.party import NewId, Party, reliability_log
 from castile.errors import (
@@ -48,6 +56,7 @@ from castile.xml import Element
 
 Quality = Literal["in_memory", "durable", "transactional"]
 Body = bytes | Element
+Credential = Username | Certificate
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +83,28 @@ class Unfinished:
     """The caller's own key of the call."""
 
 
+def _credentials(
+    given: Credential | Sequence[Credential] | None,
+) -> tuple[tuple[str, str] | None, CertificateKey | None]:
+    """The user's name and password, and the certificate and key."""
+    rows = () if given is None else (given,) if isinstance(given, Credential) else tuple(given)
+    users = [row for row in rows if isinstance(row, Username)]
+    certificates = [row for row in rows if isinstance(row, Certificate)]
+    if len(users) > 1 or len(certificates) > 1 or len(users) + len(certificates) != len(rows):
+        raise UsageError("credentials= takes one castile.Username, one castile.Certificate, or both")
+    user = users[0] if users else None
+    key, certificate = certificates[0].load() if certificates else (None, None)
+    return (
+        None if user is None else (user.name, resolve(user.password)),
+        None if key is None or certificate is None else CertificateKey(certificate, key),
+    )
+
+
 class Client:
     """A client of one endpoint, safe to share between threads.
 
-    `address`: the endpoint's URL. `policy`: what it asks for. `credentials`: who we are.
+    `address`: the endpoint's URL. `policy`: what it asks for. `credentials`: who we are; a policy
+    may want a user and a certificate together.
     `service_certificate`: PEM, a file or an `x509.Certificate`; keys are sealed for it, and it may
     sign to us. `trust`: further certificates that may sign for the service, and issuers. `store`:
     a path; without one the quality of service is ``in_memory``. `timeout`: seconds for a call.
@@ -92,8 +119,8 @@ class Client:
         address: str,
         *,
         policy: EndpointPolicy,
-        credentials: Username | Certificate | None = None,
-        trust: Iterable[CertificateSource] = (),
+        credentials: Credential | Sequence[Credential] | None = None,
+        trust: TrustSource = (),
         service_certificate: CertificateSource | None = None,
         store: str | Path | None = None,
         quality: Quality | None = None,
@@ -111,7 +138,7 @@ class Client:
         if quality == "in_memory":
             store = None
         settings = settings or Settings()
-        key, certificate = credentials.load() if isinstance(credentials, Certificate) else (None, None)
+        username, credential = _credentials(credentials)
         self._timeout = settings.timers.call_timeout if timeout is None else timeout
         keylog = KeyLog.from_environment()
         self._store = stores.open(store, seal=seal, settings=settings, clock=clock)
@@ -126,11 +153,9 @@ class Client:
             settings=settings,
             clock=clock,
             certificate=load_certificate(service_certificate) if service_certificate is not None else None,
-            username=(credentials.name, resolve(credentials.password))
-            if isinstance(credentials, Username)
-            else None,
-            credential=CertificateKey(certificate, key) if key and certificate else None,
-            trust=tuple(load_certificate(each) for each in trust),
+            username=username,
+            credential=credential,
+            trust=load_trust(trust),
             keylog=(lambda identifier, instance, secret: keylog.write(identifier, secret, instance))
             if keylog
             else None,

@@ -6,11 +6,12 @@ A secret may be given by reference instead of by value: ``env:NAME`` or ``file:P
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, pkcs12
 
 from castile.errors import UsageError
@@ -43,12 +44,12 @@ class Certificate:
         try:
             if b"-----BEGIN" in octets:
                 key = load_pem_private_key(octets, secret)
-                certificate = x509.load_pem_x509_certificate(octets)
+                certificates = x509.load_pem_x509_certificates(octets)
             else:
                 found, leaf, _ = pkcs12.load_key_and_certificates(octets, secret)
                 if found is None or leaf is None:
                     raise UsageError("the PKCS#12 file must hold a private key and its certificate")
-                key, certificate = found, leaf
+                key, certificates = found, [leaf]
         except (ValueError, TypeError) as error:
             raise UsageError(
                 "no private key and certificate could be read: a PEM file with both, or PKCS#12, "
@@ -56,11 +57,37 @@ class Certificate:
             ) from None
         if not isinstance(key, RSAPrivateKey):
             raise UsageError("the private key must be RSA")
-        return key, certificate
+        public = key.public_key().public_numbers()
+        for certificate in certificates:  # a file may hold those of the issuers too, in any order
+            other = certificate.public_key()
+            if isinstance(other, RSAPublicKey) and other.public_numbers() == public:
+                return key, certificate
+        raise UsageError("the private key belongs to none of the certificates beside it")
 
 
 CertificateSource = str | bytes | Path | x509.Certificate
 """PEM text, a PEM or DER file, its bytes, or a certificate."""
+
+
+TrustSource = CertificateSource | Iterable[CertificateSource]
+"""One or several; a PEM text or file may hold several itself."""
+
+
+def load_trust(source: TrustSource) -> tuple[x509.Certificate, ...]:
+    """All certificates of one or several sources. Raises `UsageError`."""
+    if isinstance(source, str | bytes | Path | x509.Certificate):
+        source = (source,)
+    found: list[x509.Certificate] = []
+    for each in source:
+        octets = None if isinstance(each, x509.Certificate) else _octets(each)
+        if octets is None or b"-----BEGIN" not in octets:
+            found.append(load_certificate(each))
+            continue
+        try:
+            found += x509.load_pem_x509_certificates(octets)
+        except ValueError:
+            raise UsageError("no certificates could be read: PEM or DER is wanted") from None
+    return tuple(found)
 
 
 def load_certificate(source: CertificateSource) -> x509.Certificate:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from typing import TypeVar
 from castile import store as stores
 from castile.clock import Clock, system
 from castile.config import Settings
-from castile.credentials import Certificate, CertificateSource, load_certificate
+from castile.credentials import Certificate, TrustSource, load_trust
 from castile.endpoint import handlers, recover
 from castile.endpoint.choosing import choose
 from castile.endpoint.deliver import Dispatcher, Handler, HandlerFunction
@@ -64,7 +64,7 @@ class Service:
         policy: EndpointPolicy | Sequence[EndpointPolicy],
         credentials: Certificate | None = None,
         users: Users | None = None,
-        trust: Iterable[CertificateSource] = (),
+        trust: TrustSource = (),
         store: str | Path | None = None,
         public_url: str | None = None,
         seal: stores.Seal = None,
@@ -83,7 +83,7 @@ class Service:
             )
         if any(each.username for each in sections) and users is None:
             raise PolicyError("the policy wants a UsernameToken: give users= with names and passwords")
-        self._trust = tuple(load_certificate(each) for each in trust)
+        self._trust = load_trust(trust)
         if not self._trust and any(each.endorsing or each.binding == "asymmetric" for each in sections):
             raise PolicyError("clients sign with certificates: give trust= with theirs, or with issuers")
         self._policies, self._credentials, self._users = policies, credentials, users

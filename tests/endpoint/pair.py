@@ -229,6 +229,8 @@ class Pair:
     clock: Clock = system
     extend: Extend = lambda service: None
     random: Callable[[int], bytes] = os.urandom
+    trust: Sequence[bytes] = field(default_factory=lambda: [certificate(user) for user in USERS])
+    """Certificates that the service trusts, where clients sign with theirs."""
     received: list[tuple[str | None, int | None, bytes]] = field(default_factory=list)
     contexts: list[castile.RequestContext] = field(default_factory=list)
     """What each run of a handler was told."""
@@ -252,6 +254,7 @@ class Pair:
             policy=self.policies or self.policy,
             credentials=castile.Certificate(identity("service")),
             users=USERS,
+            trust=self.trust if self.certificates else (),
             store=self.store_file if self.folder else None,
             settings=self.settings,
             clock=self.clock,
@@ -269,6 +272,12 @@ class Pair:
 
         self.extend(service)
         return service
+
+    @property
+    def certificates(self) -> bool:
+        """Whether clients sign with certificates."""
+        sections = [(each.bootstrap, each.application) for each in self.policies or (self.policy,)]
+        return any(each.endorsing or each.binding == "asymmetric" for row in sections for each in row if each)
 
     def note(self, content: bytes, ctx: castile.RequestContext) -> None:
         """What a handler calls."""
@@ -291,7 +300,11 @@ class Pair:
         options.setdefault("clock", self.clock)
         options.setdefault("service_certificate", certificate())
         options.setdefault("policy", self.policy)
-        options.setdefault("credentials", castile.Username(user, USERS[user]))
+        bootstrap = options["policy"].bootstrap
+        if bootstrap is None or bootstrap.username:
+            options.setdefault("credentials", castile.Username(user, USERS[user]))
+        elif bootstrap.endorsing or bootstrap.binding == "asymmetric":
+            options.setdefault("credentials", castile.Certificate(identity(user)))
         client = castile.Client(ADDRESS, **options)
         self.clients.append(client)
         return client

@@ -226,8 +226,8 @@ class SecurityTokenReference:
             return cls(token_type=token_type, issuer_serial=pair, id=name, nonce=nonce, length=length)
         raise unsupported(f"a token reference of this form isn't taken: {local_name(child)}")
 
-    def render(self, *, nested: bool = False) -> bytes:
-        """Canonical bytes; `nested`: the parent has declared the prefix ``o``."""
+    def render(self, *, nested: bool = False, in_key_info: bool = False) -> bytes:
+        """Canonical bytes; `nested`: the parent has declared the prefix ``o``; `in_key_info`: ``ds``."""
         scope = "" if nested else f' xmlns:o="{WSSE}"'
         before = f' xmlns:k="{WSSE11}"' if self.token_type is not None else ""
         after = f' xmlns:u="{WSU}"' if self.id is not None else ""
@@ -236,10 +236,10 @@ class SecurityTokenReference:
             attributes += f' k:TokenType="{escape_attribute(self.token_type)}"'
         return (
             f"<o:SecurityTokenReference{before}{scope}{after}{attributes}>"
-            f"{self._form()}</o:SecurityTokenReference>"
+            f"{self._form(in_key_info)}</o:SecurityTokenReference>"
         ).encode()
 
-    def _form(self) -> str:
+    def _form(self, in_key_info: bool) -> str:
         kind = f' ValueType="{escape_attribute(self.value_type)}"' if self.value_type is not None else ""
         if self.uri is not None:
             scope = instance = ""
@@ -256,8 +256,9 @@ class SecurityTokenReference:
         if self.issuer_serial is None:
             raise malformed("a token reference without a reference")
         name, serial = self.issuer_serial
+        scope = "" if in_key_info else f' xmlns:ds="{DS}"'
         return (
-            f'<ds:X509Data xmlns:ds="{DS}"><ds:X509IssuerSerial>'
+            f"<ds:X509Data{scope}><ds:X509IssuerSerial>"
             f"<ds:X509IssuerName>{escape_text(name)}</ds:X509IssuerName>"
             f"<ds:X509SerialNumber>{serial}</ds:X509SerialNumber></ds:X509IssuerSerial></ds:X509Data>"
         )
@@ -475,7 +476,10 @@ class EncryptedData:
         """What stands before and after the base64 of the ciphertext."""
         info = b""
         if key is not None and key.reference is not None:
-            info = b'<ds:KeyInfo xmlns:ds="%b">%b</ds:KeyInfo>' % (DS.encode(), key.reference.render())
+            info = b'<ds:KeyInfo xmlns:ds="%b">%b</ds:KeyInfo>' % (
+                DS.encode(),
+                key.reference.render(in_key_info=True),
+            )
         start = (
             f'<e:EncryptedData xmlns:e="{XENC}" Id="{escape_attribute(name)}" Type="{kind}">'
             f'<e:EncryptionMethod Algorithm="{algorithm}"></e:EncryptionMethod>'
@@ -554,7 +558,7 @@ class EncryptedKey:
             text += f"<e:OAEPparams>{pybase64.b64encode(self.label).decode()}</e:OAEPparams>"
         text += "</e:EncryptionMethod>"
         if self.key is not None and self.key.reference is not None:
-            reference = self.key.reference.render().decode()
+            reference = self.key.reference.render(in_key_info=True).decode()
             text += f'<ds:KeyInfo xmlns:ds="{DS}">{reference}</ds:KeyInfo>'
         value = pybase64.b64encode(self.cipher).decode()
         text += f"<e:CipherData><e:CipherValue>{value}</e:CipherValue></e:CipherData>"

@@ -172,10 +172,10 @@ def certificate_signer(
 ) -> Signer:
     """A signer by a certificate of ours."""
     carried, reference = _carried(key.certificate, form, name)
+    method, private, info = policy.suite.rsa, key.private, reference.render(in_key_info=True)
     if carried:
-        return Signer(policy.suite.rsa, key.private, reference.render(), carried, (name, carried))
+        return Signer(method, private, info, carried, (name, carried))
     if not policy.protect_tokens:
-        return Signer(policy.suite.rsa, key.private, reference.render())
+        return Signer(method, private, info)
     octets, _ = dereferenced(key.certificate, "o")
-    info = replace(reference, id=name).render()
-    return Signer(policy.suite.rsa, key.private, info, named=(name, octets))
+    return Signer(method, private, replace(reference, id=name).render(in_key_info=True), named=(name, octets))
