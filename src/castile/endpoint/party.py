@@ -74,7 +74,10 @@ class Party:
             own.append(CertificateKey(self.certificate, self.key))
         elif self.certificate is not None:
             peers = (self.certificate, *peers)
-        self.anchors = Anchors.of(peers)
+        # An issuer vouches to a client for its service's name only: any other certificate of it
+        # would pass for the service.
+        service = self.certificate.subject if self.side == "client" and self.certificate else None
+        self.anchors = Anchors.of(peers, service)
         self.keyring = Keyring(load=self._stored_keys, own=tuple(own), peers=peers, users=self.users)
 
     def _stored_keys(self, identifier: str) -> list[ContextKey]:
@@ -118,7 +121,8 @@ class Party:
             return bootstrap
         if self.settings.renew_proof == "key":
             return application
-        return replace(application, username=bootstrap.username, endorsing=bootstrap.endorsing)
+        certificate = bootstrap.endorsing or bootstrap.binding == "asymmetric"
+        return replace(application, username=bootstrap.username, endorsing=certificate)
 
     def run(self, step: Callable[[Transaction], T]) -> T:
         """One step of the store, committed."""
