@@ -234,6 +234,18 @@ def test_1_0_has_no_final() -> None:
         step(closing, Acknowledged(((1, 3),), final=True), NOW)
 
 
+@pytest.mark.row("CO-16")
+def test_suspicion_counts_from_its_beginning() -> None:
+    state, _ = step(open_source(sent=2), Suspect("context lost"), NOW)
+    later = after(100)
+    again, _ = step(state, Suspect("context lost"), later)
+    assert (state.suspect_at, again.suspect_at) == (NOW.utc, NOW.utc)
+    healed, _ = step(again, Acknowledged(((1, 1),)), later)
+    assert healed.suspect_at is None
+    failed, _ = step(again, GiveUp("security context lost"), later)
+    assert step(failed, Suspect("late"), later)[0] == failed
+
+
 def test_an_acknowledgement_heals_suspicion() -> None:
     state, _ = run_source(open_source(sent=2), Suspect("context lost"))
     with pytest.raises(SequenceClosed, match="context lost"):
