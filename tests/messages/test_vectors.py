@@ -65,7 +65,11 @@ def test_addressing_of(peer: str) -> None:
             element(header.render(envelope.soap, None)) for header in addressing.render(found, edition)
         ]
         assert addressing.parse(written, edition) == found, where
-        theirs = {name_of(node)[1]: bare(node) for node in envelope.headers if name_of(node)[0] in WSA}
+        theirs = {
+            name_of(node)[1]: bare(node)
+            for node in envelope.headers
+            if name_of(node)[0] in WSA and not (node.text or "").endswith("/unspecified")
+        }
         ours = {name_of(node)[1]: bare(node) for node in written}
         assert ours == theirs, where
         count += 1
