@@ -2,7 +2,8 @@
 
 Runs under the interpreter of the oracle's own environment and imports no castile. Its argument is
 a JSON file: a list of messages, each with ``payload`` (base64) and, as what opens it, ``secret``
-(hexadecimal: of the security context or of the EncryptedKey) or ``private_key`` (PEM). It derives
+(hexadecimal: of the security context or of the EncryptedKey) or ``private_key`` (PEM), and
+``context`` (hexadecimal) where a security context endorses what another key protects. It derives
 keys by its own P_SHA1, decrypts, verifies every signature, and prints one JSON list: per message
 the covered and the decrypted parts and the Body's content, or ``error``.
 """
@@ -49,13 +50,16 @@ def opened_secret(message: dict[str, Any], security: Any) -> bytes:
     return octets
 
 
-def keys_of(security: Any, secret: bytes) -> dict[str, bytes]:
-    """Derived keys by id; the secret itself under the empty id."""
+def keys_of(security: Any, secret: bytes, context: bytes) -> dict[str, bytes]:
+    """Derived keys by id; the secret itself under the empty id. `context`: of a token beside it."""
     keys = {"": secret}
+    tokens = {f"#{token.get(f'{{{WSU}}}Id')}" for token in security.iterfind("{*}SecurityContextToken")}
     for token in security.iterfind("{*}DerivedKeyToken"):
         length = int(token.findtext("{*}Length") or "32")
         nonce = base64.b64decode(token.findtext("{*}Nonce"))
-        keys[token.get(f"{{{WSU}}}Id")] = p_sha1(secret, LABEL + nonce, length)
+        source = token.find(f"{{{WSSE}}}SecurityTokenReference/{{{WSSE}}}Reference")
+        octets = context if source is not None and source.get("URI") in tokens else secret
+        keys[token.get(f"{{{WSU}}}Id")] = p_sha1(octets, LABEL + nonce, length)
     return keys
 
 
@@ -89,9 +93,14 @@ def verify(root: Any, keys: dict[str, bytes]) -> list[list[str]]:
         for element in root.iter():
             if element.get(f"{{{WSU}}}Id") is not None:
                 context.register_id(element, "Id", WSU)
+            elif element.get("Id") is not None:
+                context.register_id(element, "Id")
         context.key = xmlsec.Key.from_binary_data(xmlsec.KeyData.HMAC, key_for(signature, keys))
         context.verify(signature)
-        names = {element.get(f"{{{WSU}}}Id"): etree.QName(element).localname for element in root.iter()}
+        names = {
+            element.get(f"{{{WSU}}}Id") or element.get("Id"): etree.QName(element).localname
+            for element in root.iter()
+        }
         uris = [each.get("URI")[1:] for each in signature.iterfind(f".//{{{DS}}}Reference")]
         covered.append([names[uri] for uri in uris])
     return covered
@@ -102,7 +111,9 @@ def judge(message: dict[str, Any]) -> dict[str, Any]:
     security = root.find(f".//{{{WSSE}}}Security")
     if security is None:
         raise ValueError("no Security header")
-    keys = keys_of(security, opened_secret(message, security))
+    secret = opened_secret(message, security)
+    context = bytes.fromhex(message["context"]) if "context" in message else secret
+    keys = keys_of(security, secret, context)
     decrypted = decrypt(root, keys)
     covered = verify(root, keys)
     content = [
