@@ -366,7 +366,7 @@ class ClientContext:
     def renew(self) -> None:
         """A new key, now (WS-SC 1.4, 5): same identifier, sequences go on.
 
-        Raises `SecurityContextExpired` where there is nothing to renew, `FaultReceived`,
+        Raises `SecurityContextExpired` where there is nothing to renew, `PolicyError`, `FaultReceived`,
         `SecurityFailure` or `TransportError` as the bootstrap does: then the old key goes on.
         """
         self._pump.conversations.renew(self.identifier)

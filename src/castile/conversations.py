@@ -19,6 +19,7 @@ from castile.errors import (
     CastileError,
     FaultReceived,
     PeerError,
+    PolicyError,
     SecurityContextExpired,
     TransportError,
 )
@@ -151,7 +152,9 @@ class Conversations:
 
     def _revived(self, identifier: str, deadline: float) -> bool:
         """Whether the current context, which is past its end, could be renewed (F14)."""
-        if not self.party.settings.allow_renewal_after_expiry or self._life(identifier).abandoned:
+        party = self.party
+        allowed = party.settings.allow_renewal_after_expiry and party.policy.renews_contexts
+        if not allowed or self._life(identifier).abandoned:
             return False
         try:
             self.renew(identifier, deadline=deadline)
@@ -199,9 +202,12 @@ class Conversations:
         """A new key for a context, one renewal at a time (F13, SC-26).
 
         `refused`: the key that is too old; if it isn't the newest any more, somebody was faster,
-        and nothing is done. Raises `SecurityContextExpired` where there is nothing to renew, else
-        as the bootstrap does: then the old key goes on.
+        and nothing is done. Raises `SecurityContextExpired` where there is nothing to renew,
+        `PolicyError` where the policy forbids it, else as the bootstrap does: then the old key
+        goes on.
         """
+        if not self.party.policy.renews_contexts:
+            raise PolicyError("the policy says MustNotSendRenew: establish a new context instead")
         seconds = -1.0 if deadline is None else max(0.0, deadline - self.now().tick)
         with held(self._renewing, seconds):
             now, settings = self.now(), self.party.settings

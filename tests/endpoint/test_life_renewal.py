@@ -130,6 +130,9 @@ def test_without_renewal_new_work_gets_a_new_context(pairs: Pairs, family: str) 
         assert first is not None
         clock.seconds += DUE
         client.call_raw("urn:test/Echo", body(2))
+        if chosen is policy:
+            with pytest.raises(castile.PolicyError, match="MustNotSendRenew"):
+                first.renew()
         clock.seconds += OVER - DUE
         assert first.state == "expired"
         client.call_raw("urn:test/Echo", body(3))
