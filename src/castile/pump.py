@@ -262,9 +262,9 @@ class Pump:
                 self._faults.pop(row.message_id, None)
 
     def consumed(self, reply: ReplyRow) -> None:
-        """The caller has it. Nobody waits for this commit."""
+        """The caller has it. Nobody waits for this commit: the next message's may serve."""
         utc = self.now().utc
-        self.party.store.run(lambda tx: tx.consume(reply.message_id, utc))
+        self.party.store.run(lambda tx: tx.consume(reply.message_id, utc), patient=True)
 
     def direct(self, action: str, body: bytes, timeout: float, *, two_way: bool) -> bytes:
         """A message outside any sequence."""

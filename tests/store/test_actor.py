@@ -82,6 +82,20 @@ def test_the_store_cant_be_closed_from_its_own_thread() -> None:
     store.close()
 
 
+def test_a_patient_step_shares_the_commit_of_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = stores.open(None)
+    before = store.commits
+    monkeypatch.setattr("castile.store.actor.PATIENCE", 30.0)
+    patient = store.run(lambda tx: tx.enqueue(outbox(8)), patient=True)
+    do(store, lambda tx: tx.enqueue(outbox(9)))
+    assert patient.done()
+    assert store.commits == before + 1
+    monkeypatch.setattr("castile.store.actor.PATIENCE", 0.001)
+    store.run(lambda tx: tx.enqueue(outbox(7)), patient=True).result(30)
+    assert store.commits == before + 2
+    store.close()
+
+
 @pytest.mark.row("ST-05")
 @pytest.mark.parametrize(("durability", "level"), [("full", 2), ("normal", 1), ("off", 0)])
 def test_durability_is_a_setting(tmp_path: Path, durability: stores.Durability, level: int) -> None:

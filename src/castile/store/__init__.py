@@ -278,13 +278,19 @@ class Store(Protocol):
         """Durable commits so far."""
 
     def run(
-        self, step: Callable[[Transaction], T], *, exclusive: bool = False, seconds: float | None = None
+        self,
+        step: Callable[[Transaction], T],
+        *,
+        exclusive: bool = False,
+        patient: bool = False,
+        seconds: float | None = None,
     ) -> Future[T]:
         """Queue a step. The future resolves after the commit, in the store's thread.
 
         An `exclusive` step is a transaction of its own, in which the application may use
         `Transaction.connection`; it may take `seconds` (`Timers.handler_seconds`), after which
-        it is rolled back with a StoreError.
+        it is rolled back with a StoreError. A `patient` step is one that nobody waits for: alone
+        it may be held back for a few milliseconds, to share the commit of the next one.
 
         UsageError: the store is closed, was inherited over a fork, or this is called from inside
         a step. StoreFull, StoreBusy, StoreDamaged, StoreError: by the future, and nothing of the

@@ -1,8 +1,9 @@
 """The store's one thread: it runs the steps, and commits them together.
 
-A batch is whatever queued while the last one was being committed, at most `BATCH` steps; there
-is no timer. Each step of it has a savepoint of its own, and its future resolves only once the
-commit has returned. An exclusive step is a batch of its own.
+A batch is whatever queued while the last one was being committed, at most `BATCH` steps; only a
+patient step that is alone waits a moment for company. Each step of a batch has a savepoint of its
+own, and its future resolves only once the commit has returned. An exclusive step is a batch of
+its own.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 BATCH: Final = 128
 """Steps that share a commit at most: more gain nothing and let the first one wait."""
+PATIENCE: Final = 0.02
+"""Seconds that a patient step waits for another one to share its commit."""
 _PAGES_PER_CHANGE: Final = 2
 _open_stores: WeakSet[Actor] = WeakSet()
 
@@ -42,6 +45,7 @@ class _Step:
     run: Callable[[Transaction], object]
     future: Future[object]
     exclusive: bool
+    patient: bool
     seconds: float
     result: object = None
     error: BaseException | None = None
@@ -122,7 +126,12 @@ class Actor:
         return self._commits
 
     def run(
-        self, step: Callable[[Transaction], T], *, exclusive: bool = False, seconds: float | None = None
+        self,
+        step: Callable[[Transaction], T],
+        *,
+        exclusive: bool = False,
+        patient: bool = False,
+        seconds: float | None = None,
     ) -> Future[T]:
         """See `castile.store.Store.run`."""
         if self._inherited:
@@ -134,7 +143,7 @@ class Actor:
         with self._gate:
             if self._closed:
                 raise UsageError("the store is closed")
-            self._queue.put(_Step(step, cast("Future[object]", future), exclusive, limit))
+            self._queue.put(_Step(step, cast("Future[object]", future), exclusive, patient, limit))
         return future
 
     def close(self) -> None:
@@ -173,12 +182,13 @@ class Actor:
 
     def _gather(self, first: _Step, taken: list[_Step | None]) -> list[_Step]:
         """The steps that share a commit; in `taken` goes what came next and doesn't."""
-        batch = [first]
+        batch, patience = [first], PATIENCE if first.patient else 0.0
         while not first.exclusive and len(batch) < BATCH:
             try:
-                following = self._queue.get_nowait()
+                following = self._queue.get(timeout=patience)
             except Empty:
                 break
+            patience = 0.0
             if following is None or following.exclusive:
                 taken.append(following)
                 break
