@@ -11,14 +11,15 @@ from castile.endpoint.contexts import context_keys
 from castile.endpoint.kinds import Kind
 from castile.endpoint.outbound import Outgoing, prepare
 from castile.endpoint.party import Party, Side
-from castile.messages.reliability import AckRequested, Sequence, SequenceAcknowledgement
+from castile.messages import soap
+from castile.messages.reliability import AckRequested, Sequence, SequenceAcknowledgement, SequenceFault
 from castile.messages.soap import Header
 from castile.protocol import conversation, issuer
 from castile.protocol.conversation import Conversation, Instance
 from castile.security.keys import ContextKey
 from castile.store import Store
 from castile.store.records import ContextRecord
-from castile.versions import Addressing, Reliability
+from castile.versions import SOAP_1_1, Addressing, Reliability
 from tests.endpoint.pair import ADDRESS
 
 OTHER = "http://service.test/other"
@@ -56,6 +57,12 @@ class Forger:
             key=self.key,
         )
         return prepare(party, outgoing, system()).payload
+
+    def fault(self, found: castile.errors.SOAPFault, *, relates_to: str | None = None) -> bytes:
+        """A fault, in SOAP 1.1 with the header that names it."""
+        header = SequenceFault.of(found) if self.policy.soap is SOAP_1_1 else None
+        headers = (header.render(self.edition),) if header else ()
+        return self(Kind.FAULT, soap.render_fault(found, self.policy.soap), *headers, relates_to=relates_to)
 
     @property
     def edition(self) -> Reliability:
