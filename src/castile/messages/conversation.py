@@ -143,7 +143,8 @@ class DerivedKeyToken:
         name = f' u:Id="{escape_attribute(self.id)}"' if self.id is not None else ""
         text = f'<c:DerivedKeyToken xmlns:c="{edition.namespace}"{scope}{algorithm}{name}>'
         if self.reference is not None:
-            text += self.reference.render().decode()
+            # An Instance brings its own declaration of `c`, which stands on the apex already.
+            text += self.reference.render().decode().replace(f' xmlns:c="{edition.namespace}"', "", 1)
         if self.generation is not None:
             text += f"<c:Generation>{self.generation}</c:Generation>"
         if self.offset is not None:
