@@ -123,7 +123,7 @@ def protect(
     if sealer is not None and hidden and policy.encrypt_signature:
         signatures = [sealer(f"{tag}g{n}", ELEMENT_TYPE, octets) for n, octets in enumerate(signatures)]
     carrier, before, behind = _lists(protection, source, sealer)
-    own = signer.tokens if protection.signer is not None else b""
+    own = signer.tokens if policy.binding == "asymmetric" else b""
     first, last = (b"", timestamp) if policy.layout == "LaxTsLast" else (timestamp, b"")
     security = (first, own, carrier, derived, before, *inside, endorsing, *signatures, behind, last)
     payload = _assembled(message, headers, security, (start, content, end))
