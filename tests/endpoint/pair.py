@@ -181,6 +181,8 @@ class Network:
             answer = self.loop.run(self.service.receive(payload, Arrival("/", "")), timeout)
         except castile.UsageError as error:
             raise castile.TransportError("the service is down") from error
+        except TimeoutError as error:
+            raise castile.TransportError("no answer in time") from error
         self.log.append(Exchange(payload, answer.body, answer.status))
         wait = dict(answer.headers).get("Retry-After")
         return HTTPResponse(answer.status, answer.body, answer.content_type, float(wait) if wait else None)
