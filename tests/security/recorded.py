@@ -51,6 +51,9 @@ class Keys:
     def certificate_of(self, reference: SecurityTokenReference) -> x509.Certificate | None:
         return next((found for found in self.certificates if named(found, reference)), None)
 
+    def password_of(self, name: str) -> str | None:
+        return self.users.get(name)
+
     def authenticate(self, name: str, password: str) -> bool | None:
         return None if name not in self.users else self.users[name] == password
 

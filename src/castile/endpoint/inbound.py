@@ -32,10 +32,11 @@ from castile.errors import (
 from castile.messages import addressing, reliability, soap, trust
 from castile.policy import EndpointPolicy
 from castile.security.pipeline import Expectation, Verified, accept_plain, unprotect
-from castile.versions import WSA, WSRM, XENC, Addressing
+from castile.versions import WSA, WSRM, WSSE11, XENC, Addressing
 
 T = TypeVar("T")
 _CLAIMED_CHARACTERS = 1_024
+_SECURITY: Final = {(WSSE, "Security"), (WSSE11, "EncryptedHeader")}
 _RM_HEADERS: Final = frozenset(
     {"Sequence", "SequenceAcknowledgement", "AckRequested", "UsesSequenceSTR", "SequenceFault"}
 )
@@ -282,7 +283,7 @@ def refuse_not_understood(envelope: soap.Envelope, policy: EndpointPolicy) -> No
     """A header that must be understood and isn't (SOAP 1.2 part 1, 5.4.8)."""
     for block in envelope.headers:
         namespace, local = xml.name_of(block)
-        known = namespace in WSA or (namespace, local) == (WSSE, "Security")
+        known = namespace in WSA or (namespace, local) in _SECURITY
         if policy.reliability is not None and namespace in WSRM:
             known = local in _RM_HEADERS  # of another edition: told below, by name
         if not known and soap.must_understand(block, envelope.soap):

@@ -77,6 +77,10 @@ class Keyring:
         finally:
             del self.sealed_keys[key.sha1]
 
+    def password_of(self, name: str) -> str | None:
+        """The user's password, where they are given by name: a digest needs it."""
+        return None if self.users is None or callable(self.users) else self.users.get(name)
+
     def authenticate(self, name: str, password: str) -> bool | None:
         """Whether the password is right; None for an unknown user.
 
