@@ -224,7 +224,7 @@ def _header(header: Header, soap: SOAPVersion, name: str) -> bytes:
     """A header block under its id, canonical (`Header.render` from a template)."""
     frame = _header_frame(header.prefix, header.namespace, header.local, header.must_understand, soap)
     start, end, declarations = frame
-    if any(declaration in header.content for declaration in declarations):
+    if header.whole or any(declaration in header.content for declaration in declarations):
         return header.render(soap, name)  # the content declares again what its block has declared
     return b"".join((start % name.encode(), header.content, end))
 
