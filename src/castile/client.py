@@ -103,8 +103,8 @@ def _credentials(
 class Client:
     """A client of one endpoint, safe to share between threads.
 
-    `address`: the endpoint's URL. `policy`: what it asks for. `credentials`: who we are; a policy
-    may want a user and a certificate together.
+    `address`: the endpoint's URL; `to_alias`: another one to write as wsa:To. `policy`: what it asks
+    for. `credentials`: who we are; a policy may want a user and a certificate together.
     `service_certificate`: PEM, a file or an `x509.Certificate`; keys are sealed for it, and it may
     sign to us. `trust`: further certificates that may sign for the service, and issuers. `store`:
     a path; without one the quality of service is ``in_memory``. `timeout`: seconds for a call.
@@ -122,6 +122,7 @@ class Client:
         credentials: Credential | Sequence[Credential] | None = None,
         trust: TrustSource = (),
         service_certificate: CertificateSource | None = None,
+        to_alias: str | None = None,
         store: str | Path | None = None,
         quality: Quality | None = None,
         seal: stores.Seal = None,
@@ -146,6 +147,7 @@ class Client:
         party = Party(
             side="client",
             address=address,
+            to_alias=to_alias,
             policy=policy,
             store=self._store,
             random=random,

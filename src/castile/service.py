@@ -35,6 +35,7 @@ from castile.endpoint.outbound import Pending, Reply, fault_message, prepare
 from castile.endpoint.party import NewId, Party, reliability_log
 from castile.endpoint.replies import acknowledgement_reply
 from castile.errors import PeerError, PolicyError, Retry, SecurityFailure, StoreError, UsageError
+from castile.messages.addressing import reference_headers
 from castile.messages.soap import Envelope
 from castile.policy import EndpointPolicy
 from castile.security.keys import ContextKey
@@ -95,18 +96,22 @@ class Service:
         self._dispatcher: Dispatcher | None = None
         self._wire = WireLog.from_environment()
 
-    def raw(self, action: str, *, transactional: bool = False) -> Callable[[F], F]:
+    def raw(
+        self, action: str, *, transactional: bool = False, one_way: bool | None = None
+    ) -> Callable[[F], F]:
         """Handle messages with this wsa:Action: ``handler(body)`` or ``handler(body, ctx)``.
 
         The body is the canonical content of the Body; bytes that are returned are the reply's.
         `transactional`: the handler runs inside the store's own transaction (`ctx.transaction`),
-        so its effects happen exactly once (N11); it must be a plain function.
+        so its effects happen exactly once (N11); it must be a plain function. `one_way`: whether
+        messages are answered, which otherwise each says with its ReplyTo; with False one without a
+        ReplyTo is answered too, as WS-Addressing 1.0 has it and gSOAP's clients expect.
         """
 
         def register(function: F) -> F:
             if action in self._handlers:
                 raise UsageError(f"there is a handler for {action!r} already")
-            self._handlers[action] = Handler(action, function, transactional)
+            self._handlers[action] = Handler(action, function, transactional, one_way)
             return function
 
         return register
@@ -148,6 +153,7 @@ class Service:
                 key=key,
                 users=self._users,
                 trust=self._trust,
+                answers=self._answers,
                 keylog=(lambda identifier, instance, secret: keylog.write(identifier, secret, instance))
                 if keylog
                 else None,
@@ -212,6 +218,11 @@ class Service:
             return busy(retry.after_seconds)
         return self._render(party, reply, inbound)
 
+    def _answers(self, action: str) -> bool | None:
+        """Whether the application says that it answers an action."""
+        handler = self._handlers.get(action)
+        return None if handler is None or handler.one_way is None else not handler.one_way
+
     async def _accept(self, party: Party, dispatcher: Dispatcher, inbound: Inbound) -> Reply:
         """One step in the store; then, where the application must answer, its reply."""
         now, sequence = party.now(), inbound.reliability.sequence
@@ -265,6 +276,9 @@ class Service:
                 message = replace(message, key=key)
         if inbound is not None:
             message = replace(message, confirm=inbound.verified.values)
+            if message.relates_to is not None:
+                copied = reference_headers(inbound.addressing, inbound.edition, fault=reply.status == 500)
+                message = replace(message, headers=message.headers + copied)
         protected = prepare(party, message, party.now())
         content_type = f"{party.policy.soap.content_type}; charset=utf-8"
         return HTTPAnswer(reply.status, protected.payload, content_type)

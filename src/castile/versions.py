@@ -16,6 +16,7 @@ DS: Final = "http://www.w3.org/2000/09/xmldsig#"
 XENC: Final = "http://www.w3.org/2001/04/xmlenc#"
 XENC11: Final = "http://www.w3.org/2009/xmlenc11#"
 EXC_C14N: Final = "http://www.w3.org/2001/10/xml-exc-c14n#"
+WSMC: Final = "http://docs.oasis-open.org/ws-rx/wsmc/200702"
 NETRM: Final = "http://schemas.microsoft.com/ws/2006/05/rm"
 
 _WSS_SOAP_10: Final = (

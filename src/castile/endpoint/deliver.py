@@ -73,7 +73,7 @@ class Handler:
     function: HandlerFunction
     transactional: bool = False
     one_way: bool | None = None
-    """None: as the message asks, by its ReplyTo."""
+    """None: as each message asks, by its ReplyTo."""
     takes_context: bool = field(init=False)
     asynchronous: bool = field(init=False)
 

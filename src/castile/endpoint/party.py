@@ -59,6 +59,10 @@ class Party:
     """A service's users."""
     public_url: str | None = None
     """A service's address as clients know it: then wsa:To must be this (SV-19)."""
+    to_alias: str | None = None
+    """What a client writes as wsa:To in place of the address (CL-42)."""
+    answers: Callable[[str], bool | None] = field(default=lambda _: None)
+    """Whether a service's application answers this action; None: it doesn't say."""
     identify: NewId | None = None
     """Makes identifiers in place of `random`: absolute URIs, unique for ever."""
     keyring: Keyring = field(init=False)

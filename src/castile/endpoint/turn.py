@@ -85,9 +85,16 @@ class Turn:
         return record.principal if record else None
 
     def wants_reply(self) -> bool:
-        """Whether the sender waits on this exchange: it gave an anonymous ReplyTo."""
-        reply_to = self.inbound.addressing.reply_to
-        return reply_to is not None and reply_to.address == self.inbound.edition.anonymous
+        """Whether the sender waits on this exchange: it gave an anonymous ReplyTo.
+
+        ReplyTo left out says the same in WS-Addressing 1.0 (core, 3.4); but so do one-way messages
+        of many peers, hence then the application must have declared that it answers.
+        """
+        headers, edition = self.inbound.addressing, self.inbound.edition
+        answers = self.party.answers(headers.action)
+        if headers.reply_to is None:
+            return answers is True and headers.message_id is not None and not edition.reply_to_required
+        return answers is not False and headers.reply_to.address == edition.anonymous
 
     def response(self, kind: Kind, body: bytes, headers: tuple[Header, ...] = ()) -> Outgoing:
         """A response of the machinery to this message, under its own key.

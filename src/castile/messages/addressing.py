@@ -7,15 +7,39 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Self
 
+from castile import xml
 from castile.config import Limits
 from castile.errors import Malformed, SOAPFault, Violation
 from castile.messages.soap import Header
-from castile.versions import UNSPECIFIED, WSA, WSA_2004, Addressing
-from castile.xml import Element, canonical, escape_text, inside, local_name, name_of, settled, text_of
+from castile.versions import (
+    NETRM,
+    SOAP,
+    UNSPECIFIED,
+    WSA,
+    WSA_2004,
+    WSMC,
+    WSRM,
+    WSSE,
+    WSSE11,
+    WSU,
+    Addressing,
+)
+from castile.xml import (
+    Element,
+    canonical,
+    escape_text,
+    inside,
+    local_name,
+    name_of,
+    settled,
+    text_of,
+)
 
 _ABSOLUTE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:\S+")
 _REPLY: Final = "http://www.w3.org/2005/08/addressing/reply"
 _LIMITS: Final = Limits()
+_OURS: Final = frozenset({*SOAP, *WSA, *WSRM, WSMC, NETRM, WSSE, WSSE11, WSU})
+"""A header of these namespaces is not for an application to give to itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +114,22 @@ class Headers:
     from_: EPR | None = None
     relates_to: str | None = None
     """The message that this one is the reply to; other relationships are not read."""
+
+
+def reference_headers(headers: Headers, edition: Addressing, *, fault: bool) -> tuple[Header, ...]:
+    """What the answer to a message copies from its ReplyTo, or FaultTo (WS-Addressing 1.0 SOAP
+    binding, 3.2). Blocks that would mean something to SOAP or to us are left out."""
+    reference = (headers.fault_to if fault else None) or headers.reply_to
+    copied = []
+    for octets in (*reference.properties, *reference.parameters) if reference is not None else ():
+        block = xml.parse(octets, _LIMITS)
+        namespace, local = name_of(block)
+        if not namespace or namespace in _OURS:
+            continue
+        if not edition.reply_to_required:
+            block.set(f"{{{edition.namespace}}}IsReferenceParameter", "true")
+        copied.append(Header(block.prefix or "", namespace, local, canonical(block), whole=True))
+    return tuple(copied)
 
 
 def _fault(edition: Addressing, name: str, header: str, reason: str, nested: str | None) -> SOAPFault:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, get_args
 
+from castile import xml
 from castile.config import Limits
 from castile.errors import FaultCode, Malformed, QName, SOAPFault, UsageError
 from castile.versions import PREFIXES, SOAP, SOAP_1_1, SOAP_1_2, WSRM, WSSE, WSU, SOAPVersion, part_name
@@ -58,6 +59,8 @@ class Header:
     content: bytes = b""
     """Canonical, as it stands where `prefix` is declared."""
     must_understand: bool = False
+    whole: bool = False
+    """`content` is the block itself, which a peer wrote."""
 
     @property
     def name(self) -> str:
@@ -66,6 +69,8 @@ class Header:
 
     def render(self, soap: SOAPVersion, id: str | None = None) -> bytes:
         """Canonical bytes; with `id` it carries ``u:Id``."""
+        if self.whole:
+            return self.content if id is None else _named(self.content, id)
         declarations = [(self.prefix, self.namespace)]
         attributes = ""
         if id is not None:
@@ -91,6 +96,12 @@ class Message:
     def namespaces(self) -> tuple[tuple[str, str], ...]:
         """Prefixes and URIs that the Envelope must declare for values in the body."""
         return split_declarations(self.body)[1]
+
+
+def _named(block: bytes, id: str) -> bytes:
+    root = xml.parse(block, Limits())
+    root.set(f"{{{WSU}}}Id", id)
+    return canonical(root)
 
 
 def _tags(

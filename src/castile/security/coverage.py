@@ -13,10 +13,9 @@ from typing import Final
 
 from castile.errors import SecurityFailure
 from castile.messages.security import ID
-from castile.versions import NETRM, WSA, WSRM, part_name
+from castile.versions import NETRM, WSA, WSMC, WSRM, part_name
 from castile.xml import Element
 
-WSMC: Final = "http://docs.oasis-open.org/ws-rx/wsmc/200702"
 SIGNED_NAMESPACES: Final = frozenset({*WSA, *WSRM, WSMC, NETRM})
 """Every header of these must be signed (features MS-51)."""
 _REPEATED: Final = frozenset(
