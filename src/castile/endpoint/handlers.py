@@ -288,7 +288,10 @@ def application(turn: Turn) -> Outcome:
             case _:
                 pass
     turn.tx.save_destination(record)
-    if last and (answer is None or (isinstance(answer, Reply) and answer.status == 200)):
+    done = answer is None or (isinstance(answer, Reply) and answer.status == 200)
+    if done and turn.inbound.kind is Kind.LAST_MESSAGE:
+        # Only to LastMessage itself: CXF marks its last application message, and hears no
+        # acknowledgement that rides on a LastMessage.
         answer = _last_message(turn, record)
     return Outcome(answer or acknowledgement_reply(record, turn.edition), tuple(deliveries))
 
