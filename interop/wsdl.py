@@ -156,13 +156,13 @@ def _security(cell: Cell) -> str:
         "<sp:EncryptSignature/>" if cell.encrypt_signature else "",
     )
     encrypted = _encrypted_body() if cell.encrypt_lifecycle else ""
-    return binding + _wss11(cell) + _trust(cell) + _signed_parts(cell, application=True) + encrypted
+    return binding + _wss11() + _trust(cell) + _signed_parts(cell, application=True) + encrypted
 
 
 def _bootstrap(cell: Cell) -> str:
     space = DIALECTS[cell.sc].security
     always, never = f"{space}/IncludeToken/AlwaysToRecipient", f"{space}/IncludeToken/Never"
-    parts = _wss11(cell) + _trust(cell) + _signed_parts(cell, application=False) + _encrypted_body()
+    parts = _wss11(confirm=cell.bootstrap == "certificate") + _trust(cell) + _signed_parts(cell, application=False) + _encrypted_body()
     if cell.bootstrap == "mutual":
         binding = _nested(
             "sp:AsymmetricBinding",
@@ -197,10 +197,10 @@ def _common(cell: Cell, layout: str) -> str:
     )
 
 
-def _wss11(cell: Cell) -> str:
+def _wss11(*, confirm: bool = False) -> str:
     forms = ("KeyIdentifier", "IssuerSerial", "Thumbprint", "EncryptedKey")
-    confirm = "<sp:RequireSignatureConfirmation/>" if cell.bootstrap == "certificate" else ""
-    return _nested("sp:Wss11", *(f"<sp:MustSupportRef{form}/>" for form in forms), confirm)
+    supported = [f"<sp:MustSupportRef{form}/>" for form in forms]
+    return _nested("sp:Wss11", *supported, "<sp:RequireSignatureConfirmation/>" if confirm else "")
 
 
 def _trust(cell: Cell) -> str:
