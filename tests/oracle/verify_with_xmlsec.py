@@ -3,9 +3,11 @@
 Runs under the interpreter of the oracle's own environment and imports no castile. Its argument is
 a JSON file: a list of messages, each with ``payload`` (base64) and, as what opens it, ``secret``
 (hexadecimal: of the security context or of the EncryptedKey) or ``private_key`` (PEM), and
-``context`` (hexadecimal) where a security context endorses what another key protects. It derives
-keys by its own P_SHA1, decrypts, verifies every signature, and prints one JSON list: per message
-the covered and the decrypted parts and the Body's content, or ``error``.
+``context`` (hexadecimal) where a security context endorses what another key protects. ``signer``
+(PEM) is the certificate of RSA signatures that don't carry theirs; ``order`` says
+``encrypt-before-sign`` where what is encrypted was signed as it stands. It derives keys by its own
+P_SHA1, decrypts, verifies every signature, and prints one JSON list: per message the covered and
+the decrypted parts and the Body's content, or ``error``.
 """
 
 from __future__ import annotations
@@ -69,6 +71,25 @@ def key_for(element: Any, keys: dict[str, bytes]) -> bytes:
     return keys.get(name, keys[""])
 
 
+def open_signatures(root: Any, keys: dict[str, bytes]) -> list[str]:
+    """Decrypt what turns out to be a signature, and leave the rest as it was signed."""
+    done = []
+    for data in root.findall(f".//{{{WSSE}}}Security/{{{XENC}}}EncryptedData"):
+        alone = etree.fromstring(etree.tostring(root))
+        twin = next(each for each in alone.iter(data.tag) if each.get("Id") == data.get("Id"))
+        security: Any = twin.getparent()
+        place = security.index(twin)
+        for tree, element in ((alone, twin), (root, data)):
+            context = xmlsec.EncryptionContext()
+            context.key = xmlsec.Key.from_binary_data(xmlsec.KeyData.AES, key_for(element, keys))
+            context.decrypt(element)
+            if tree is alone and security[place].tag != f"{{{DS}}}Signature":
+                break
+        else:
+            done.append("Signature")
+    return done
+
+
 def decrypt(root: Any, keys: dict[str, bytes]) -> list[str]:
     done = []
     while (data := root.find(f".//{{{XENC}}}EncryptedData")) is not None:
@@ -85,7 +106,17 @@ def decrypt(root: Any, keys: dict[str, bytes]) -> list[str]:
     return done
 
 
-def verify(root: Any, keys: dict[str, bytes]) -> list[list[str]]:
+def public_key(signature: Any, root: Any, message: dict[str, Any]) -> Any:
+    """Of the certificate that the signature points to, or of the one that was given."""
+    reference = signature.find(f"{{{DS}}}KeyInfo/{{{WSSE}}}SecurityTokenReference/{{{WSSE}}}Reference")
+    if reference is None:
+        return xmlsec.Key.from_memory(message["signer"], xmlsec.KeyFormat.CERT_PEM)
+    tokens = root.iter(f"{{{WSSE}}}BinarySecurityToken")
+    token = next(each for each in tokens if f"#{each.get(f'{{{WSU}}}Id')}" == reference.get("URI"))
+    return xmlsec.Key.from_memory(base64.b64decode(token.text), xmlsec.KeyFormat.CERT_DER)
+
+
+def verify(root: Any, keys: dict[str, bytes], message: dict[str, Any]) -> list[list[str]]:
     covered = []
     signatures = root.findall(f".//{{{DS}}}Signature")
     for signature in signatures:
@@ -95,7 +126,10 @@ def verify(root: Any, keys: dict[str, bytes]) -> list[list[str]]:
                 context.register_id(element, "Id", WSU)
             elif element.get("Id") is not None:
                 context.register_id(element, "Id")
-        context.key = xmlsec.Key.from_binary_data(xmlsec.KeyData.HMAC, key_for(signature, keys))
+        if "rsa" in signature.find(f".//{{{DS}}}SignatureMethod").get("Algorithm", ""):
+            context.key = public_key(signature, root, message)
+        else:
+            context.key = xmlsec.Key.from_binary_data(xmlsec.KeyData.HMAC, key_for(signature, keys))
         context.verify(signature)
         names = {
             element.get(f"{{{WSU}}}Id") or element.get("Id"): etree.QName(element).localname
@@ -114,8 +148,13 @@ def judge(message: dict[str, Any]) -> dict[str, Any]:
     secret = opened_secret(message, security)
     context = bytes.fromhex(message["context"]) if "context" in message else secret
     keys = keys_of(security, secret, context)
-    decrypted = decrypt(root, keys)
-    covered = verify(root, keys)
+    if message.get("order") == "encrypt-before-sign":
+        decrypted = open_signatures(root, keys)
+        covered = verify(root, keys, message)
+        decrypted += decrypt(root, keys)
+    else:
+        decrypted = decrypt(root, keys)
+        covered = verify(root, keys, message)
     content = [
         base64.b64encode(etree.tostring(child, method="c14n", exclusive=True)).decode() for child in root[1]
     ]

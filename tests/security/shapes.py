@@ -56,6 +56,15 @@ class Shape:
     """What differs in `Protection`."""
 
     @property
+    def secret(self) -> bytes:
+        """Of the context, or of the sealed key: as long as the suite's own keys."""
+        return SECRET[: self.policy.suite.encryption_key_bytes]
+
+    @property
+    def sealed(self) -> SealedKey:
+        return replace(SEALED, octets=self.secret)
+
+    @property
     def client(self) -> CertificateKey:
         return identity("client")
 
@@ -68,11 +77,11 @@ class Shape:
         return Message(SOAP_1_2, addressing("urn:transfers/Transfer", response=not self.request), BODY)
 
     def protection(self) -> Protection:
-        policy, key = self.policy, context_key(FAMILIES[self.family])
+        policy, key = self.policy, context_key(FAMILIES[self.family], self.secret)
         signer, other = (self.client, self.service) if self.request else (self.service, self.client)
         found: ContextKey | SealedKey | x509.Certificate = key
         if policy.protection_token == "x509":
-            found = other.certificate if self.request or policy.binding == "asymmetric" else SEALED
+            found = other.certificate if self.request or policy.binding == "asymmetric" else self.sealed
         made = Protection(
             policy,
             FAMILIES[self.family].conversation,
@@ -104,10 +113,10 @@ class Shape:
     def keys(self) -> Keys:
         mine, peer = (self.service, self.client) if self.request else (self.client, self.service)
         return Keys(
-            contexts={(CONTEXT, None): context_key(FAMILIES[self.family])},
+            contexts={(CONTEXT, None): context_key(FAMILIES[self.family], self.secret)},
             private=[(mine.certificate, mine.private)],
             certificates=[peer.certificate],
-            sealed={SEALED.sha1: SEALED},
+            sealed={SEALED.sha1: self.sealed},
             users={"ada": "sesame"},
         )
 

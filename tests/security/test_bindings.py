@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from lxml import etree
 
 from castile import xml
-from castile.errors import SecurityFailure
+from castile.errors import SecurityFailure, UsageError
 from castile.messages.signature import signature, signed_info, signed_info_content
 from castile.policy.suites import HMAC_SHA1, SUITES
 from castile.security import SealedKey, Trace
@@ -383,3 +383,14 @@ def test_confirmed_values_are_those_of_the_signatures() -> None:
     protected = CERTIFICATE.protected()
     assert CERTIFICATE.received(protected.payload).values == protected.signature_values
     assert len(protected.signature_values) == len(CONFIRMED)
+
+
+@pytest.mark.row("SC-11", "SC-14")
+@pytest.mark.parametrize("name", ["context", "anonymous"])
+def test_a_key_of_another_length_than_the_suite_s_encrypts_nothing(name: str) -> None:
+    """Without derived keys: else the ciphertext would be of another algorithm than it says."""
+    changes: dict[str, Any] = {"suite": SUITES["Basic128"], "derived_keys": False}
+    policy = replace(context() if name == "context" else bootstrap(name), **changes)
+    key = context_key(FAMILIES["1.3"]) if name == "context" else SealedKey(SECRET, "c2hhMQ==")
+    with pytest.raises(UsageError, match="16 bytes, and this one has 32"):
+        Shape(policy, request=False, sent={"key": key}).protected()

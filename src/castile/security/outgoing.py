@@ -178,6 +178,11 @@ def _keys(
     token, octets, info = working_key(
         policy, edition, source, f"{tag}e", policy.suite.encryption_key_bytes, random
     )
+    if len(octets) != policy.suite.encryption_key_bytes:
+        raise UsageError(
+            f"without derived keys {policy.suite.name} encrypts under a key of "
+            f"{policy.suite.encryption_key_bytes} bytes, and this one has {len(octets)}"
+        )
     return source, signer, _Sealer(policy.suite.encryption, octets, info, random), derived + token
 
 
