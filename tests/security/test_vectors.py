@@ -332,3 +332,61 @@ def test_an_unknown_user_is_a_missing_key_and_the_rest_is_still_read() -> None:
 
 def replace_users(keys: Keys) -> Keys:
     return replace(keys, users={})
+
+
+GCM: Final = {bits: f"http://www.w3.org/2009/xmlenc11#aes{bits}-gcm" for bits in ("128", "256")}
+
+
+def wss4j_policy(name: str) -> ProtectionPolicy | None:
+    """What a message of WSS4J was made under, read off its name; None: nothing signs it."""
+    signed = name.startswith(("sct-dkt", "ek-dkt", "x509-sign"))
+    if not signed:
+        return None
+    bits = "128" if "aes128" in name else "256"
+    suite = f"Basic{bits}" + ("Sha256" if "sha256" in name else "") + ("Rsa15" if "rsa15" in name else "")
+    row = SUITES[suite]
+    if "gcm" in name:
+        row = replace(row, encryption=GCM[bits])
+    hidden = "x509-sign-" not in name and "sign-only" not in name
+    context = name.startswith("sct")
+    certificate = name.startswith("x509")
+    return ProtectionPolicy(
+        "context" if context else "x509",
+        row,
+        binding="asymmetric" if certificate else "symmetric",
+        encrypt_body=hidden,
+        encrypt_signature=hidden,
+        derived_keys=not certificate,
+        layout="Lax",
+        protect_tokens="strtransform" in name,
+    )
+
+
+@pytest.mark.row("MS-02", "MS-10", "MS-18", "MS-30", "MS-35", "MS-36", "MS-39", "MS-55", "SC-12")
+def test_wss4j_meets_its_own_policy() -> None:
+    met = []
+    for path in sorted(shared("vectors", "wss4j").glob("*.xml")):
+        policy = wss4j_policy(path.stem)
+        if policy is None:
+            continue
+        keys = keys_of(path)
+        facts = json.loads(path.with_suffix(".json").read_text())
+        if "sct_identifier" in facts:
+            keys.learn(bytes.fromhex(facts["secret_hex"]), facts["sct_identifier"])
+        envelope = opened(path.read_bytes())
+        expectation = Expectation(
+            policy, None, True, policy.encrypt_body, trust=Anchors.of(keys.certificates), legacy=True
+        )
+        now = Now(created(envelope), 0.0)
+        verified = unprotect(envelope, keys, expectation, now, LIMITS, TIMERS)
+        assert {"Body", "wsu:Timestamp", "wsa:Action", "wsrm:Sequence"} <= verified.covered_by(
+            verified.primary
+        ), path.stem
+        assert ("Body" in verified.encrypted) == policy.encrypt_body
+        if policy.binding == "asymmetric":
+            assert verified.principal == "CN=client,O=Test,C=XX"
+            stranger = replace(expectation, trust=Anchors())
+            with pytest.raises(SecurityFailure, match="nobody who is trusted"):
+                unprotect(envelope, keys, stranger, now, LIMITS, TIMERS)
+        met.append(path.stem)
+    assert len(met) >= 18
