@@ -119,10 +119,9 @@ def _check_encryption(reading: Reading, primary: Signed, policy: ProtectionPolic
     names = {name for name, _ in opening.encrypted}
     if expectation.encrypted_body and policy.encrypt_body and "Body" not in names:
         raise SecurityFailure("the Body isn't encrypted", part="Body")
-    if "Body" in names and policy.encrypt_signature:
-        for signed in reading.signed:
-            if signed.entry.encrypted is None:
-                raise _refused("the Signature isn't encrypted")
+    if "Body" in names and policy.encrypt_signature and primary.entry.encrypted is None:
+        # Of the primary signature alone (WS-SP 1.2, 6.4): Metro leaves the endorsing one in clear.
+        raise _refused("the Signature isn't encrypted")
     first = opening.encrypted[0][1] if opening.encrypted else None
     for name, key in opening.encrypted:
         if policy.binding == "asymmetric":
