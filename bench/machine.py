@@ -25,7 +25,7 @@ def described(folder: Path) -> dict[str, object]:
     return {
         "processor": _processor(),
         "processors": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": sys.version.split()[0],
         "castile": version("castile"),
         **{name: found for name in LIBRARIES if (found := _version(name))},
