@@ -186,7 +186,8 @@ def _keep(verdicts: dict[str, Verdict]) -> None:
     today = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
     for name, verdict in verdicts.items():
         known[name] = asdict(verdict) | {"date": today}
-    content = {"machine": f"{platform.system()} on {platform.machine()}", "python": platform.python_version(), "cells": known}
+    machine = f"{platform.system()} on {platform.machine()}"
+    content = {"machine": machine, "python": platform.python_version(), "cells": known}
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps(content, indent=1, ensure_ascii=False), "utf-8")
 

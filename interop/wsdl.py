@@ -162,7 +162,8 @@ def _security(cell: Cell) -> str:
 def _bootstrap(cell: Cell) -> str:
     space = DIALECTS[cell.sc].security
     always, never = f"{space}/IncludeToken/AlwaysToRecipient", f"{space}/IncludeToken/Never"
-    parts = _wss11(confirm=cell.bootstrap == "certificate") + _trust(cell) + _signed_parts(cell, application=False) + _encrypted_body()
+    parts = _wss11(confirm=cell.bootstrap == "certificate") + _trust(cell)
+    parts += _signed_parts(cell, application=False) + _encrypted_body()
     if cell.bootstrap == "mutual":
         binding = _nested(
             "sp:AsymmetricBinding",
