@@ -11,7 +11,7 @@ from castile import xml
 from castile.errors import PeerError, SecurityFailure
 from castile.messages import soap
 from castile.messages.security import ID
-from castile.security import Expectation, Trace, Verified, pipeline, reading, unprotect
+from castile.security import Expectation, Trace, Verified, checks, reading, unprotect
 from castile.versions import FAMILIES, SOAP_1_1, SOAP_1_2
 from tests.security import mutants
 from tests.security.made import NOW, SIDES, Kind, Side, kinds, receive
@@ -73,7 +73,7 @@ def test_the_mutants_fool_a_reader_that_looks_at_the_document(monkeypatch: pytes
     side = PLAIN[1]
     kind = kind_of(side, "application")
     payload = side.protected(kind).payload
-    monkeypatch.setattr(pipeline, "check_headers", lambda envelope, ids: None)
+    monkeypatch.setattr(checks, "check_headers", lambda headers, ids: None)
     monkeypatch.setattr(reading.Reading, "_claim", lambda self, names: None)
 
     def read_by_name(octets: bytes) -> list[bytes]:
