@@ -21,6 +21,8 @@ from typing import Any
 
 import workload
 
+from castile.demo.certificates import self_signed
+
 HERE = Path(__file__).resolve().parent
 SIZE = 1_000
 """Bytes of a Body."""
@@ -155,7 +157,7 @@ class Case:
 @contextmanager
 def cases(folder: Path) -> Iterator[list[Case]]:
     """All processes started, and a case for every row of the table; in the end all are stopped."""
-    identity, certificate = workload.identity()
+    identity, certificate = self_signed("bench")
     (folder / "identity.pem").write_bytes(identity)
     (folder / "certificate.pem").write_bytes(certificate)
     one, other = _processors()

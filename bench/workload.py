@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
 import resource
 from typing import Final
-
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.x509.oid import NameOID
 
 import castile
 
@@ -39,29 +33,6 @@ def body(size: int, number: int) -> bytes:
             f"<m:Price>{value / 100:09.2f}</m:Price></m:Item>"
         )
     return f'<m:Order xmlns:m="urn:castile:bench">{"".join(items)}</m:Order>'.encode()
-
-
-def identity() -> tuple[bytes, bytes]:
-    """A throw-away key with its certificate, and the certificate alone, as PEM."""
-    key = rsa.generate_private_key(65_537, 2_048)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "bench")])
-    today = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(today - datetime.timedelta(days=1))
-        .not_valid_after(today + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    public = certificate.public_bytes(serialization.Encoding.PEM)
-    return private + public, public
 
 
 def cpu_seconds() -> float:

@@ -158,9 +158,7 @@ class Client:
             username=username,
             credential=credential,
             trust=load_trust(trust),
-            keylog=(lambda identifier, instance, secret: keylog.write(identifier, secret, instance))
-            if keylog
-            else None,
+            keylog=keylog.write if keylog else None,
         )
         self._party = party
         self._on_reply = on_reply

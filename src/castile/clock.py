@@ -25,10 +25,6 @@ class Now:
         """The UTC time of a moment on the tick clock."""
         return self.utc + (tick - self.tick)
 
-    def tick_of(self, utc: float) -> float:
-        """The tick of a moment in UTC."""
-        return self.tick + (utc - self.utc)
-
 
 class Clock(Protocol):
     """Whoever tells the time."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from castile.clock import Now
 from castile.endpoint import bootstrap
-from castile.endpoint.contexts import context_keys
+from castile.endpoint.contexts import context_keys, live
 from castile.endpoint.inbound import Inbound, read
 from castile.endpoint.outbound import prepare
 from castile.endpoint.party import Party, reliability_log
@@ -144,8 +144,8 @@ class Conversations:
                 return self._converse(bootstrap.establish(self.party, self.now))
             except TransportError as error:
                 attempts += 1
-                jitter = self.party.random(1)[0] / 255
-                wait = max(backoff(attempts, self.party.settings.timers, jitter), error.retry_after or 0)
+                pause = backoff(attempts, self.party.settings.timers, self.party.jitter())
+                wait = max(pause, error.retry_after or 0)
                 if self.stopping or self.now().tick + wait > deadline:
                     raise
                 threading.Event().wait(wait)
@@ -189,8 +189,7 @@ class Conversations:
             reliability_log.info("a security context ends: %s", error)
         except CastileError as error:
             life.failures += 1
-            jitter = self.party.random(1)[0] / 255
-            wait = backoff(life.failures, self.party.settings.timers, jitter)
+            wait = backoff(life.failures, self.party.settings.timers, self.party.jitter())
             life.renew_at = self.now().utc + wait
             reliability_log.warning("renewal of a security context failed: %s; again in %.0f s", error, wait)
         finally:
@@ -234,7 +233,7 @@ class Conversations:
             self.party.keyring.remember(key)
         newest = context_keys(record)[-1]
         if self.party.keylog is not None:
-            self.party.keylog(newest.identifier, newest.instance, newest.secret)
+            self.party.keylog(newest.identifier, newest.secret, newest.instance)
         if isinstance(record.state, Conversation):
             self._lives[record.state.identifier] = self._life_of(record.state)
 
@@ -249,7 +248,7 @@ class Conversations:
     def _life_of(self, state: Conversation) -> Life:
         if state.phase not in (conversation.Phase.USABLE, conversation.Phase.RENEWING):
             return Life(0.0, 0.0, math.inf)
-        jitter = self.party.random(1)[0] / 255
+        jitter = self.party.jitter()
         renew_at = state.renew_at(jitter) if self.party.policy.renews_contexts else math.inf
         return Life(state.current.created, state.expires, renew_at)
 
@@ -257,23 +256,19 @@ class Conversations:
 
     def record(self, identifier: str) -> ContextRecord | None:
         """The stored context of this name."""
-        side, endpoint = self.party.side, self.party.realm
-        return self.party.run(lambda tx: tx.context(identifier, side=side, endpoint=endpoint))
+        return self.party.run(lambda tx: self.party.context(tx, identifier))
 
     def state_of(self, identifier: str) -> Conversation | None:
         """The state of a context that has not ended."""
-        record = self.record(identifier)
-        if record is None or record.ended is not None:
-            return None
-        return record.state if isinstance(record.state, Conversation) else None
+        return live(self.record(identifier))
 
     def phase(self, state: Conversation) -> conversation.Phase:
         """Where a context stands this moment, also while nobody does anything about it."""
         life = self._lives.get(state.identifier)
-        live = state.phase in (conversation.Phase.USABLE, conversation.Phase.RENEWING)
-        if live and self.now().utc >= state.expires:
+        good = state.phase in (conversation.Phase.USABLE, conversation.Phase.RENEWING)
+        if good and self.now().utc >= state.expires:
             return conversation.Phase.EXPIRED
-        return conversation.Phase.RENEWING if live and life and life.renewing else state.phase
+        return conversation.Phase.RENEWING if good and life and life.renewing else state.phase
 
     def current(self) -> Conversation | None:
         """The context of this process, as it is now."""

@@ -535,12 +535,14 @@ class Pump:
         if now.utc - row.submitted <= limits.get(row.kind, limit):
             return False
         reason = f"{row.kind}: no answer in {limits.get(row.kind, limit):g} s ({row.last_error})"
-        record = self.run(lambda tx: requests.give_up(tx, row.sequence_key or "", reason, now))
-        if row.kind != "application":
-            self.run(lambda tx: tx.dequeue(row.message_id))
-        self._fail(record)
-        with self._changed:
-            self._changed.notify_all()
+
+        def step(tx: Transaction) -> SourceRecord:
+            record = requests.give_up(tx, row.sequence_key or "", reason, now)
+            if row.kind != "application":
+                tx.dequeue(row.message_id)
+            return record
+
+        self._tell_failed(self.run(step))
         return True
 
     def _left(self, deadline: float) -> float:

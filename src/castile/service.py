@@ -154,9 +154,7 @@ class Service:
                 users=self._users,
                 trust=self._trust,
                 answers=self._answers,
-                keylog=(lambda identifier, instance, secret: keylog.write(identifier, secret, instance))
-                if keylog
-                else None,
+                keylog=keylog.write if keylog else None,
             )
             for policy in self._policies
         )

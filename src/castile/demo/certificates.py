@@ -22,6 +22,14 @@ def make_identities(plan: Plan, files: Files) -> None:
 
 def _make(common_name: str, identity: Path, alone: Path) -> None:
     """Write an RSA key with its self-signed certificate, and the certificate alone."""
+    both, public = self_signed(common_name)
+    identity.touch(mode=0o600)
+    identity.write_bytes(both)
+    alone.write_bytes(public)
+
+
+def self_signed(common_name: str) -> tuple[bytes, bytes]:
+    """A new RSA key with its self-signed certificate, and the certificate alone, as PEM."""
     key = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     today = datetime.now(UTC)
@@ -40,6 +48,4 @@ def _make(common_name: str, identity: Path, alone: Path) -> None:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     public = certificate.public_bytes(serialization.Encoding.PEM)
-    identity.touch(mode=0o600)
-    identity.write_bytes(private + public)
-    alone.write_bytes(public)
+    return private + public, public

@@ -14,7 +14,7 @@ from castile.clock import Now
 from castile.endpoint import agreement
 from castile.endpoint.inbound import Inbound
 from castile.endpoint.kinds import Kind
-from castile.endpoint.outbound import Outgoing
+from castile.endpoint.outbound import Key, Outgoing
 from castile.endpoint.party import Party
 from castile.errors import FaultReceived, PolicyError, SecurityFailure, SOAPFault
 from castile.messages import trust
@@ -38,40 +38,18 @@ def establish(party: Party, now: Callable[[], Now]) -> Dialogue:
     Raises `FaultReceived` if the service refuses, `SecurityFailure` if its answer can't be
     trusted: then no token is stored.
     """
-    edition, row = editions(party.policy)
+    edition, _ = editions(party.policy)
     section, certificate = _bootstrap(party)
-    entropy = party.random(32)
+    entropy, bits = party.random(32), section.suite.minimum_bits
     request = trust.RequestSecurityToken(
         request_type="Issue",
         token_type=edition.token_type,
-        key_size=section.suite.minimum_bits,
+        key_size=bits,
         entropy=entropy,
     )
-    message_id = party.new_id("request")
-    inbound = yield Outgoing(
-        Kind.ISSUE,
-        row.action(Kind.ISSUE.value),
-        request.render(row),
-        message_id=message_id,
-        reply_expected=True,
-        key=certificate,
-    )
-    answer = _answer(inbound, message_id, Kind.ISSUE_RESPONSE)
-    token = _token(answer, edition)
+    _, answer = yield from _ask(party, Kind.ISSUE, Kind.ISSUE_RESPONSE, request, certificate)
     state = Conversation(edition=edition.namespace, endpoint=party.address, principal=party.principal)
-    event = conversation.Established(
-        identifier=token.identifier,
-        secret=agreement.agreed(party, answer, entropy),
-        token=token.render(edition),
-        token_id=token.id or "",
-        instance=token.instance,
-        created=answer.created,
-        expires=answer.expires,
-        requested_bits=section.suite.minimum_bits,
-    )
-    settings = party.settings
-    state, _ = conversation.step(state, event, now(), settings.timers, testing=settings.testing)
-    return state
+    return _with_key(party, state, conversation.Established, answer, entropy, bits, now)
 
 
 def renew(party: Party, state: Conversation, key: ContextKey, now: Callable[[], Now]) -> Dialogue:
@@ -80,35 +58,46 @@ def renew(party: Party, state: Conversation, key: ContextKey, now: Callable[[], 
     `state` is renewing already. With ``renew_proof="key"`` that key alone protects the request.
     Raises as `establish`: then the old key goes on.
     """
-    edition, row = editions(party.policy)
+    edition, _ = editions(party.policy)
     section, certificate = _bootstrap(party)
     alone = party.settings.renew_proof == "key"
-    entropy = party.random(32)
+    entropy, bits = party.random(32), section.suite.minimum_bits
     target = SecurityTokenReference(
         uri=state.identifier, value_type=edition.token_type, instance=key.instance
     )
     request = trust.RequestSecurityToken(
         request_type="Renew",
         token_type=edition.token_type,
-        key_size=section.suite.minimum_bits,
+        key_size=bits,
         entropy=entropy,
         renew_target=target,
     )
-    message_id = party.new_id("request")
-    inbound = yield Outgoing(
+    inbound, answer = yield from _ask(
+        party,
         Kind.RENEW,
-        row.action(Kind.RENEW.value),
-        request.render(row),
-        message_id=message_id,
-        reply_expected=True,
-        key=key if alone else certificate,
+        Kind.RENEW_RESPONSE,
+        request,
+        key if alone else certificate,
         endorsing=None if alone else key,
     )
-    answer = _answer(inbound, message_id, Kind.RENEW_RESPONSE)
     if alone and inbound.verified.primary.name != state.identifier:
         raise SecurityFailure("the answer isn't signed by the context's key", part="ds:Signature")
+    return _with_key(party, state, conversation.Renewed, answer, entropy, bits, now)
+
+
+def _with_key(
+    party: Party,
+    state: Conversation,
+    event: type[conversation.Established | conversation.Renewed],
+    answer: trust.RequestSecurityTokenResponse,
+    entropy: bytes,
+    bits: int,
+    now: Callable[[], Now],
+) -> Conversation:
+    """The context with the key that an answer brings; `entropy` and `bits` are what was sent."""
+    edition, _ = editions(party.policy)
     token = _token(answer, edition)
-    event = conversation.Renewed(
+    news = event(
         identifier=token.identifier,
         instance=token.instance,
         secret=agreement.agreed(party, answer, entropy),
@@ -116,10 +105,10 @@ def renew(party: Party, state: Conversation, key: ContextKey, now: Callable[[], 
         token_id=token.id or "",
         created=answer.created,
         expires=answer.expires,
-        requested_bits=section.suite.minimum_bits,
+        requested_bits=bits,
     )
     settings = party.settings
-    state, _ = conversation.step(state, event, now(), settings.timers, testing=settings.testing)
+    state, _ = conversation.step(state, news, now(), settings.timers, testing=settings.testing)
     return state
 
 
@@ -149,37 +138,48 @@ def _token(answer: trust.RequestSecurityTokenResponse, edition: Edition) -> Secu
 
 def cancel(party: Party, state: Conversation, key: ContextKey, now: Now) -> Dialogue:
     """RST/SCT/Cancel, signed by the context's own key (WS-SC, 6; SC-29)."""
-    edition, row = editions(party.policy)
+    edition, _ = editions(party.policy)
     request = trust.RequestSecurityToken(
         request_type="Cancel",
         cancel_target=SecurityTokenReference(
             uri=state.identifier, value_type=edition.token_type, instance=key.instance
         ),
     )
-    message_id = party.new_id("request")
-    inbound = yield Outgoing(
-        Kind.CANCEL,
-        row.action(Kind.CANCEL.value),
-        request.render(row),
-        message_id=message_id,
-        reply_expected=True,
-        key=key,
-    )
-    if not _answer(inbound, message_id, Kind.CANCEL_RESPONSE).cancelled:
+    _, answer = yield from _ask(party, Kind.CANCEL, Kind.CANCEL_RESPONSE, request, key)
+    if not answer.cancelled:
         raise SecurityFailure("the answer doesn't say that the context is cancelled", part="Body")
     state, _ = conversation.step(state, conversation.Cancelled(), now)
     return state
 
 
-def _answer(inbound: Inbound, message_id: str, kind: Kind) -> trust.RequestSecurityTokenResponse:
-    """The RSTR, if it answers this request (SC-08, TR-04)."""
+def _ask(
+    party: Party,
+    kind: Kind,
+    wanted: Kind,
+    request: trust.RequestSecurityToken,
+    key: Key,
+    *,
+    endorsing: ContextKey | None = None,
+) -> Generator[Outgoing, Inbound, tuple[Inbound, trust.RequestSecurityTokenResponse]]:
+    """Send a request and take its answer, if it is that (SC-08, TR-04)."""
+    _, row = editions(party.policy)
+    message_id = party.new_id("request")
+    inbound = yield Outgoing(
+        kind,
+        row.action(kind.value),
+        request.render(row),
+        message_id=message_id,
+        reply_expected=True,
+        key=key,
+        endorsing=endorsing,
+    )
     if isinstance(inbound.body, SOAPFault):
         raise FaultReceived(inbound.body, authenticated=True, exchange=inbound.exchange)
-    if inbound.kind is not kind or not isinstance(inbound.body, trust.RequestSecurityTokenResponse):
-        raise SecurityFailure(f"the answer to {kind.value.replace('RSTR', 'RST')} is {inbound.kind.value}")
+    if inbound.kind is not wanted or not isinstance(inbound.body, trust.RequestSecurityTokenResponse):
+        raise SecurityFailure(f"the answer to {kind.value} is {inbound.kind.value}")
     if inbound.addressing.relates_to != message_id:
         raise SecurityFailure("the answer relates to another request", part="wsa:RelatesTo")
-    return inbound.body
+    return inbound, inbound.body
 
 
 def editions(policy: EndpointPolicy) -> tuple[Edition, Trust]:

@@ -20,6 +20,12 @@ def context_keys(record: ContextRecord | None) -> list[ContextKey]:
     return keys_of(record.state)
 
 
+def live(record: ContextRecord | None) -> Conversation | None:
+    """The state of a client's context that has not ended."""
+    state = record.state if record is not None and record.ended is None else None
+    return state if isinstance(state, Conversation) else None
+
+
 def keys_of(state: Context | Conversation) -> list[ContextKey]:
     """A key for each instance, the newest last."""
     edition = WSSC[state.edition]

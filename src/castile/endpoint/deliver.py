@@ -26,6 +26,7 @@ from castile.endpoint.kinds import Kind
 from castile.endpoint.outbound import Outgoing, Reply
 from castile.endpoint.party import Party, reliability_log
 from castile.endpoint.replies import number_reply
+from castile.endpoint.turn import action_not_supported
 from castile.errors import (
     CastileError,
     Fault,
@@ -256,16 +257,9 @@ class Dispatcher:
         `Retry` goes through. Any other exception is the answer to a request; a one-way message
         has nobody to tell, so it runs again (RM-121).
         """
-        edition = delivery.party.policy.addressing
         if handler is None:
-            fault = SOAPFault(
-                "Sender",
-                f"The {delivery.action} cannot be processed at the receiver.",
-                (edition.namespace, "ActionNotSupported"),
-                action=edition.fault_action,
-            )
             reliability_log.warning("there is no handler for %s", delivery.action)
-            return _fault(fault, delivery)
+            return _fault(action_not_supported(delivery.party, delivery.action), delivery)
         context = RequestContext(
             delivery.principal,
             delivery.sequence,

@@ -446,10 +446,7 @@ def terminate_sequence(turn: Turn) -> Outcome:
     turn.tx.save_destination(replace(record, ended=record.ended or turn.now.utc))
     if refusal is not None:
         return Outcome(refusal, deliveries)
-    replies = offered_of(turn.tx, record)
-    if replies is not None and replies.ended is None:
-        state, actions = source.step(replies.state, source.PeerTerminated(), turn.now)
-        turn.carry_out(replace(replies, state=state, ended=turn.now.utc), actions)
+    replies = _end_replies(turn, record)
     header = acknowledgement_of(record, edition)
     addressing = turn.party.policy.addressing
     if edition.can_close:
@@ -490,6 +487,15 @@ def _end(
             case _:
                 pass
     return record, tuple(deliveries), refusal
+
+
+def _end_replies(turn: Turn, record: DestinationRecord) -> SourceRecord | None:
+    """The reply sequence ends with the one that offered it."""
+    replies = offered_of(turn.tx, record)
+    if replies is not None and replies.ended is None:
+        state, actions = source.step(replies.state, source.PeerTerminated(), turn.now)
+        turn.carry_out(replace(replies, state=state), actions)  # which marks it as ended
+    return replies
 
 
 def fault(turn: Turn) -> Outcome:
@@ -537,10 +543,7 @@ def _end_bound(turn: Turn, context: str) -> list[Delivery]:
         record, ready, _ = _end(turn, record, destination.Terminate())
         deliveries += ready
         turn.tx.save_destination(replace(record, ended=turn.now.utc))
-        replies = offered_of(turn.tx, record)
-        if replies is not None and replies.ended is None:
-            state, actions = source.step(replies.state, source.PeerTerminated(), turn.now)
-            turn.carry_out(replace(replies, state=state, ended=turn.now.utc), actions)
+        _end_replies(turn, record)
     return deliveries
 
 

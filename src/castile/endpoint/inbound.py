@@ -10,9 +10,9 @@ resolves after the commit that explains the answer. One place turns errors into 
 
 from __future__ import annotations
 
-from concurrent.futures import Future
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final
 
 from castile import xml
 from castile.clock import Now
@@ -32,9 +32,8 @@ from castile.errors import (
 from castile.messages import addressing, reliability, soap, trust
 from castile.policy import EndpointPolicy
 from castile.security.pipeline import Expectation, Verified, accept_plain, unprotect
-from castile.versions import WSA, WSRM, WSSE11, XENC, Addressing
+from castile.versions import WSA, WSRM, WSSE11, XENC, Addressing, Reliability
 
-T = TypeVar("T")
 _CLAIMED_CHARACTERS = 1_024
 _SECURITY: Final = {(WSSE, "Security"), (WSSE11, "EncryptedHeader")}
 _RM_HEADERS: Final = frozenset(
@@ -42,7 +41,7 @@ _RM_HEADERS: Final = frozenset(
 )
 """What of WS-RM is understood; UsesSequenceSSL isn't (features CO-07)."""
 
-Lifecycle = (
+Machinery = (
     reliability.CreateSequence
     | reliability.CreateSequenceResponse
     | reliability.CloseSequence
@@ -51,8 +50,18 @@ Lifecycle = (
     | reliability.TerminateSequenceResponse
     | trust.RequestSecurityToken
     | trust.RequestSecurityTokenResponse
-    | SOAPFault
 )
+"""Bodies of the machinery's own messages."""
+Lifecycle = Machinery | SOAPFault
+RELIABLE_BODIES: Final[dict[Kind, Callable[[xml.Element, Reliability, Addressing], Machinery]]] = {
+    Kind.CREATE_SEQUENCE: reliability.CreateSequence.parse,
+    Kind.CREATE_SEQUENCE_RESPONSE: reliability.CreateSequenceResponse.parse,
+    Kind.CLOSE_SEQUENCE: reliability.CloseSequence.parse,
+    Kind.CLOSE_SEQUENCE_RESPONSE: reliability.CloseSequenceResponse.parse,
+    Kind.TERMINATE_SEQUENCE: reliability.TerminateSequence.parse,
+    Kind.TERMINATE_SEQUENCE_RESPONSE: reliability.TerminateSequenceResponse.parse,
+}
+"""How the Body of each kind is read that WS-ReliableMessaging gives one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,9 +247,7 @@ def _typed_body(
         return trust.RequestSecurityTokenResponse.parse(child, policy.trust)
     if edition is None:
         return None  # refused by its action
-    element = getattr(reliability, kind.value)
-    parsed: Lifecycle = element.parse(child, edition, policy.addressing)
-    return parsed
+    return RELIABLE_BODIES[kind](child, edition, policy.addressing)
 
 
 def _addressing(envelope: soap.Envelope, policy: EndpointPolicy, *, request: bool) -> Addressing:
@@ -306,10 +313,3 @@ def refuse_unsecured_fault(envelope: soap.Envelope, policy: EndpointPolicy) -> N
 def log_refusal(error: PeerError) -> None:
     """The one line that says why; the wire doesn't."""
     security_log.warning("refused: %s", error, extra={"code": error.code, "exchange": error.exchange})
-
-
-def failed(error: BaseException) -> Future[T]:
-    """A future that has failed already."""
-    future: Future[T] = Future()
-    future.set_exception(error)
-    return future

@@ -20,6 +20,7 @@ from castile.security.anchors import Anchors
 from castile.security.certificates import CertificateKey, subject_of
 from castile.security.keys import ContextKey
 from castile.store import Store, Transaction
+from castile.store.records import ContextRecord
 
 Side = Literal["client", "service"]
 Purpose = Literal[
@@ -68,8 +69,8 @@ class Party:
     keyring: Keyring = field(init=False)
     anchors: Anchors = field(init=False)
     """Whose certificates may sign to us; to a client its service's may."""
-    keylog: Callable[[str, str | None, bytes], None] | None = None
-    """Told each context's Identifier, Instance and secret (CASTILE_KEYLOG)."""
+    keylog: Callable[[str, bytes, str | None], None] | None = None
+    """Told each context's Identifier, secret and Instance (CASTILE_KEYLOG)."""
 
     def __post_init__(self) -> None:
         own = [self.credential] if self.credential is not None else []
@@ -85,9 +86,7 @@ class Party:
         self.keyring = Keyring(load=self._stored_keys, own=tuple(own), peers=peers, users=self.users)
 
     def _stored_keys(self, identifier: str) -> list[ContextKey]:
-        record = self.store.run(
-            lambda tx: tx.context(identifier, side=self.side, endpoint=self.realm)
-        ).result()
+        record = self.run(lambda tx: self.context(tx, identifier))
         edition = self.policy.conversation
         if record is None or edition is None or record.state.edition != edition.namespace:
             return []  # a token of one edition is nothing in the other (F31)
@@ -127,6 +126,14 @@ class Party:
             return application
         certificate = bootstrap.endorsing or bootstrap.binding == "asymmetric"
         return replace(application, username=bootstrap.username, endorsing=certificate)
+
+    def context(self, tx: Transaction, identifier: str) -> ContextRecord | None:
+        """A stored context of this party."""
+        return tx.context(identifier, side=self.side, endpoint=self.realm)
+
+    def jitter(self) -> float:
+        """A random part, 0 to 1, so that a fleet doesn't move in step."""
+        return self.random(1)[0] / 255
 
     def run(self, step: Callable[[Transaction], T]) -> T:
         """One step of the store, committed."""

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Final
 
 from castile.clock import Now
-from castile.endpoint.contexts import keys_of
+from castile.endpoint.contexts import keys_of, live
 from castile.endpoint.kinds import Kind
 from castile.endpoint.outbound import Outgoing
 from castile.endpoint.party import Party
@@ -138,9 +138,8 @@ def bound(party: Party, tx: Transaction, key: str, now: Now) -> bool:
     record = source_record(tx, key)
     if record.state.phase is not source.Phase.CREATING or record.state.context is None:
         return record.state.context is not None
-    found = tx.context(record.state.context, side=party.side, endpoint=party.realm)
-    state = found.state if found is not None and found.ended is None else None
-    return isinstance(state, Conversation) and state.usable(now, party.settings.timers)
+    state = live(party.context(tx, record.state.context))
+    return state is not None and state.usable(now, party.settings.timers)
 
 
 def bind(party: Party, tx: Transaction, row: OutboxRow, context: str | None, now: Now) -> bool:
@@ -263,7 +262,7 @@ def repeat_later(
         return
     attempts = row.attempts + 1
     timers = party.settings.timers
-    wait = max(source.backoff(attempts, timers, party.random(1)[0] / 255), after or 0.0)
+    wait = max(source.backoff(attempts, timers, party.jitter()), after or 0.0)
     wait = 0.0 if at_once else wait
     record = tx.source(row.sequence_key) if row.sequence_key else None
     ended = record is not None and record.state.ended
@@ -374,9 +373,8 @@ def _context(party: Party, tx: Transaction, record: SourceRecord, now: Now) -> C
     if party.policy.application is None:
         return None
     identifier, settings = record.state.context, party.settings
-    found = tx.context(identifier, side=party.side, endpoint=party.realm) if identifier else None
-    state = found.state if found is not None and found.ended is None else None
-    if not isinstance(state, Conversation):
+    state = live(party.context(tx, identifier)) if identifier else None
+    if state is None:
         raise SecurityContextExpired("the sequence's security context is gone: nothing can be sent in it")
     if not state.recoverable(now, settings.timers, testing=settings.testing):
         raise SecurityContextExpired("the security context has expired, and so has the time for recovery")

@@ -16,6 +16,7 @@ from castile.endpoint.turn import Turn
 from castile.errors import Violation
 from castile.messages import trust
 from castile.messages.conversation import SecurityContextToken
+from castile.messages.security import SecurityTokenReference
 from castile.protocol import issuer
 from castile.protocol.faults import trust_violation
 from castile.store.records import ContextRecord
@@ -56,17 +57,12 @@ def renew(turn: Turn) -> Outgoing:
     """
     party, body = turn.party, turn.body(trust.RequestSecurityToken)
     edition, _ = _editions(turn)
-    named = turn.inbound.verified.resolve_context(body.renew_target) if body.renew_target else None
-    if body.request_type != "Renew" or named is None:
-        raise trust_violation(edition.namespace, "InvalidRequest", "a Renew without a known RenewTarget")
-    record = turn.stored_context(named)
-    if record is None or not isinstance(record.state, issuer.Context):
-        raise issuer.unknown_context(edition.namespace)
-    if record.state.edition != edition.namespace:
+    record, context = _target(turn, "Renew", body.renew_target)
+    if context.edition != edition.namespace:
         raise issuer.unknown_context(edition.namespace)
     principal, proof = turn.inbound.verified.principal, turn.proof()
     if principal is None and turn.context() is not None and party.settings.renew_proof == "key":
-        principal = record.state.principal  # the key is its proof
+        principal = context.principal  # the key is its proof
     request = _request(turn, body, principal or "")
     granted = _granted(turn, request, issuer.Census(0, 0))
     secret, entropy = agreement.make(party, body.entropy, granted.key_bytes)
@@ -78,10 +74,10 @@ def renew(turn: Turn) -> Outgoing:
         instance=proof.instance if proof else None,
         after_expiry=party.settings.allow_renewal_after_expiry,
     )
-    state, _ = issuer.step(record.state, event, turn.now, party.settings)
+    state, _ = issuer.step(context, event, turn.now, party.settings)
     turn.tx.save_context(replace(record, state=state, expires=state.expires))
-    party.keyring.forget(named)  # which keys it has now is read again at need
-    answer = issuer.answer(request, granted, named, instance, entropy)
+    party.keyring.forget(state.identifier)  # which keys it has now is read again at need
+    answer = issuer.answer(request, granted, state.identifier, instance, entropy)
     return _issued(turn, Kind.RENEW_RESPONSE, answer, secret)
 
 
@@ -121,7 +117,7 @@ def _issued(turn: Turn, kind: Kind, answer: issuer.Answer, secret: bytes) -> Out
     party = turn.party
     edition, row = _editions(turn)
     if party.keylog is not None:
-        party.keylog(answer.identifier, answer.instance, secret)
+        party.keylog(answer.identifier, secret, answer.instance)
     token = SecurityContextToken(answer.identifier, answer.instance, f"_{party.random(8).hex()}")
     response = trust.RequestSecurityTokenResponse(
         token_type=answer.token_type,
@@ -143,19 +139,29 @@ def cancel(turn: Turn) -> tuple[Outgoing, tuple[issuer.Action, ...]]:
     """Cancel a context, for whoever proves its own key, and what that means for its sequences
     (WS-SC, 6; SC-29, CO-17)."""
     body = turn.body(trust.RequestSecurityToken)
-    edition, row = _editions(turn)
-    named = turn.inbound.verified.resolve_context(body.cancel_target) if body.cancel_target else None
-    if body.request_type != "Cancel" or named is None:
-        raise trust_violation(edition.namespace, "InvalidRequest", "a Cancel without a known CancelTarget")
-    record = turn.stored_context(named)
-    if record is None or not isinstance(record.state, issuer.Context):
-        raise issuer.unknown_context(edition.namespace)
-    turn.prove(named)
-    state, actions = issuer.cancel(record.state, turn.now, proof=turn.context())
-    if state != record.state:
+    _, row = _editions(turn)
+    record, context = _target(turn, "Cancel", body.cancel_target)
+    turn.prove(context.identifier)
+    state, actions = issuer.cancel(context, turn.now, proof=turn.context())
+    if state != context:
         turn.tx.save_context(replace(record, state=state, ended=turn.now.utc))
     response = trust.RequestSecurityTokenResponse(cancelled=True)
     return turn.response(Kind.CANCEL_RESPONSE, response.render(row)), actions
+
+
+def _target(
+    turn: Turn, wanted: str, reference: SecurityTokenReference | None
+) -> tuple[ContextRecord, issuer.Context]:
+    """The context that a Renew or Cancel names."""
+    edition, _ = _editions(turn)
+    named = turn.inbound.verified.resolve_context(reference) if reference else None
+    if turn.body(trust.RequestSecurityToken).request_type != wanted or named is None:
+        cause = f"a {wanted} without a known {wanted}Target"
+        raise trust_violation(edition.namespace, "InvalidRequest", cause)
+    record = turn.stored_context(named)
+    if record is None or not isinstance(record.state, issuer.Context):
+        raise issuer.unknown_context(edition.namespace)
+    return record, record.state
 
 
 def _editions(turn: Turn) -> tuple[Conversation, Trust]:

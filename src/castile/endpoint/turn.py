@@ -136,7 +136,7 @@ class Turn:
 
     def stored_context(self, identifier: str) -> ContextRecord | None:
         """A context of this endpoint."""
-        return self.tx.context(identifier, side=self.party.side, endpoint=self.party.realm)
+        return self.party.context(self.tx, identifier)
 
     def recheck(self) -> ContextRecord | None:
         """The context that verified this message, as it is now: keys were read before the step.

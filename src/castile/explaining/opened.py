@@ -6,13 +6,13 @@ by the dataclasses of `castile.messages`. What those refuse is kept as text.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from castile import xml
 from castile.clock import Now
 from castile.config import Limits, Timers
+from castile.endpoint.inbound import RELIABLE_BODIES, Machinery
 from castile.endpoint.kinds import Kind, kind_of
 from castile.errors import Malformed, PeerError, SOAPFault, Unsupported
 from castile.explaining.capture import Captured
@@ -53,18 +53,6 @@ _SEALS: Final = (f".//{{{DS}}}SignatureValue", f"{_DATA}/{{{XENC}}}CipherData/{{
 _PROTECTING: Final = frozenset({_DATA, _SIGNATURE})
 _CONTEXT_TOKENS: Final = frozenset(f"{{{namespace}}}SecurityContextToken" for namespace in WSSC)
 _CONTEXT_TYPES: Final = frozenset(row.token_type for row in WSSC.values())
-
-Body = (
-    reliability.CreateSequence
-    | reliability.CreateSequenceResponse
-    | reliability.CloseSequence
-    | reliability.CloseSequenceResponse
-    | reliability.TerminateSequence
-    | reliability.TerminateSequenceResponse
-    | trust.RequestSecurityToken
-    | trust.RequestSecurityTokenResponse
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Shape:
@@ -108,7 +96,7 @@ class Opened:
     oddities: list[str] = field(default_factory=list)
     """What its Body says wrongly."""
     fault: SOAPFault | None = None
-    body: Body | None = None
+    body: Machinery | None = None
     response: bool = False
     answers: Opened | None = None
     """The request that it answers."""
@@ -332,23 +320,13 @@ def _read_body(opened: Opened, body: Element) -> None:
         opened.oddities.append(f"the Body isn't as its specification has it: {error}")
 
 
-_RELIABILITY: Final[dict[Kind, Callable[[Element, Reliability, Addressing], Body]]] = {
-    Kind.CREATE_SEQUENCE: reliability.CreateSequence.parse,
-    Kind.CREATE_SEQUENCE_RESPONSE: reliability.CreateSequenceResponse.parse,
-    Kind.CLOSE_SEQUENCE: reliability.CloseSequence.parse,
-    Kind.CLOSE_SEQUENCE_RESPONSE: reliability.CloseSequenceResponse.parse,
-    Kind.TERMINATE_SEQUENCE: reliability.TerminateSequence.parse,
-    Kind.TERMINATE_SEQUENCE_RESPONSE: reliability.TerminateSequenceResponse.parse,
-}
-
-
-def _typed(opened: Opened, child: Element) -> Body | None:
+def _typed(opened: Opened, child: Element) -> Machinery | None:
     if opened.trust is not None and not opened.handshake:
         if opened.exchange.startswith("RSTR"):
             return trust.RequestSecurityTokenResponse.parse(child, opened.trust)
         if opened.exchange.startswith("RST"):
             return trust.RequestSecurityToken.parse(child, opened.trust)
-    parse = _RELIABILITY.get(opened.kind)
+    parse = RELIABLE_BODIES.get(opened.kind)
     if parse is not None and opened.rm is not None:
         return parse(child, opened.rm, opened.edition)
     return None
