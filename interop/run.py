@@ -3,6 +3,7 @@
     python interop/run.py                 every cell, and the page docs/interop.md
     python interop/run.py --smoke         the four cells of the smoke run
     python interop/run.py NAME...         these cells; patterns as in the shell
+    python interop/run.py --build         no cell: the Java peers and their keys alone
 """
 
 from __future__ import annotations
@@ -44,7 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--smoke", action="store_true", help="the four cells of the smoke run")
     parser.add_argument("--list", action="store_true", help="name the cells and end")
+    parser.add_argument("--build", action="store_true", help="build the Java peers, make the keys, and end")
     options = parser.parse_args(arguments)
+    if options.build:
+        if missing := _prepare():
+            print(missing, file=sys.stderr)
+        return 1 if missing else 0
     cells = [cell for cell in load() if cell.smoke or not options.smoke]
     patterns = options.names or ["*"]
     cells = [cell for cell in cells if any(fnmatch.fnmatch(cell.name, each) for each in patterns)]
