@@ -1,4 +1,11 @@
-"""Captured responses to a castile client, through its HTTP protocol."""
+"""Captured responses to a castile client, through its HTTP protocol.
+
+The clock, random bytes and identifiers are arguments of the client. Two things of a recorded
+request can't be had by them, since RSA-OAEP draws its own padding and a signature is over the
+recorded octets: its EncryptedKey, by whose name the answer calls its key, and its signatures'
+values, which the answer confirms. `Caller.kept` puts these two, and nothing else, into what the
+product keeps of a request that it has protected and is about to send.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +17,8 @@ import castile
 from castile.config import Settings, Timers
 from castile.endpoint.kinds import Kind, kind_of
 from castile.errors import TransportError
-from castile.security.pipeline import Protected, protect
+from castile.security import SealedKey
+from castile.security.pipeline import Protected
 from castile.transport.http import HTTPRequest, HTTPResponse
 from tests.replay.policies import policy_of
 from tests.replay.recording import Exchange, Recording, Spoken, sealed
@@ -37,6 +45,7 @@ class Wire:
 
     recording: Recording
     clock: Clock
+    source: Source
     waiting: deque[Exchange] = field(default_factory=deque)
     sent: list[Sent] = field(default_factory=list)
     extra: list[str] = field(default_factory=list)
@@ -51,6 +60,7 @@ class Wire:
         return turn if turn is not None and turn.request.headers.action == action else None
 
     def post(self, request: HTTPRequest, timeout: float) -> HTTPResponse:
+        self.source.drawn = False
         ours = opened(request.body, "ours", self.recording.keys)
         exchange = self.like(ours.headers.action)
         if exchange is None:
@@ -91,7 +101,7 @@ class Caller:
 
     def __post_init__(self) -> None:
         self.policy = policy_of(self.recording, client=True)
-        self.wire = Wire(self.recording, self.clock)
+        self.wire = Wire(self.recording, self.clock, self.source)
         requests = [each.request for each in self.wire.waiting]
         for number, message in enumerate(requests):
             name = message.headers.message_id or f"urn:uuid:unused-{number}"
@@ -101,18 +111,13 @@ class Caller:
         self.source.expect(entropies)
         self.clock.set(requests[0].created)
 
-    def protect(self, *arguments: Any) -> Protected:
-        """The product's own; then the client believes that it sent the recorded request: its
-        EncryptedKey, by whose name the answer calls its key, and its signatures' values, which
-        the answer confirms."""
-        made = protect(*arguments)
-        self.source.drawn = False
+    def kept(self, payload: bytes, key: SealedKey | None, values: tuple[bytes, ...]) -> Protected:
+        """In the place of `Protected`: the product's own message, beside the recorded request's
+        EncryptedKey, if it made one, and the values of the recorded signatures."""
         turn = self.wire.waiting[0].request if self.wire.waiting else None
         if turn is None or turn.opened.verified is None:
-            return made
-        key = sealed(turn)
-        values = tuple(each.value for each in turn.opened.verified.signatures)
-        return Protected(made.payload, key if made.key is not None else None, values)
+            return Protected(payload, key, values)
+        return Protected(payload, sealed(turn) if key is not None else None, turn.opened.verified.values)
 
     def client(self) -> castile.Client:
         sections = [each for each in (self.policy.bootstrap, self.policy.application) if each]

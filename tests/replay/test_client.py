@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import castile
-from castile.endpoint import outbound
 from castile.errors import SOAPFault
+from castile.security import outgoing
 from tests.replay.caller import Caller
 from tests.replay.recording import Recording, folders, load
 from tests.replay.table import expected, known, surprising
@@ -24,7 +24,7 @@ def test_captured_responses(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
     the recorded keys; a fault is told as it came."""
     recording = load(folder)
     caller = Caller(recording)
-    monkeypatch.setattr(outbound, "protect", caller.protect)
+    monkeypatch.setattr(outgoing, "Protected", caller.kept)  # see tests/replay/caller.py
     caller.play()
     print(f"\n{recording.name}: {caller.policy.dialect}")
     for sent in caller.wire.sent:
