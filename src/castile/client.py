@@ -197,9 +197,7 @@ class Client:
         context could be had in time.
         """
         content, seconds = self._content(body), self._timeout if timeout is None else timeout
-        if self._party.policy.reliability is None:
-            if key is not None:
-                raise NotReliable("key= needs reliable messaging: without it nothing is stored")
+        if not self._reliable(key):
             return self._pump.direct(action, content, seconds, two_way=True)
         reply = self._pump.call(action, content, seconds, key)
         self._pump.consumed(reply)
@@ -208,13 +206,20 @@ class Client:
             raise FaultReceived(fault, authenticated=self._party.policy.application is not None)
         return reply.body
 
-    def send_raw(self, action: str, body: Body) -> None:
-        """Send a one-way message; returns once it is durable, before the network is touched."""
+    def send_raw(self, action: str, body: Body, *, key: str | None = None) -> None:
+        """Send a one-way message; returns once it is durable, before the network is touched.
+
+        `key`: the caller's own key of this message: sent again with the same key, in this process
+        or a later one on the same store, nothing goes out a second time (CL-31).
+
+        Raises `UsageError` for a key with another action or body, `InDoubt` where an earlier
+        message with this key has failed for good: the key is free again then.
+        """
         content = self._content(body)
-        if self._party.policy.reliability is None:
-            self._pump.direct(action, content, self._timeout, two_way=False)
+        if self._reliable(key):
+            self._pump.send(action, content, key)
         else:
-            self._pump.submit(action, content, two_way=False, own=False)
+            self._pump.direct(action, content, self._timeout, two_way=False)
 
     def unfinished(self) -> list[Unfinished]:
         """What an earlier process, or a call that timed out, left in this store."""
@@ -297,6 +302,12 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close(keep=error is not None)
+
+    def _reliable(self, key: str | None) -> bool:
+        reliable = self._party.policy.reliability is not None
+        if key is not None and not reliable:
+            raise NotReliable("key= needs reliable messaging: without it nothing is stored")
+        return reliable
 
     def _content(self, body: Body) -> bytes:
         if self._closed:

@@ -108,6 +108,9 @@ class Timers:
     """For a TCP connection and TLS: a dead host shows within this time."""
     retention: float = 86_400.0
     """An ended sequence is remembered this long, so that late repetitions are answered."""
+    key_retention: float = 604_800.0
+    """The reply to a call with a key of its own is kept this long after the caller had it, so that
+    a script that runs again a week later still sends nothing twice."""
     inactivity_timeout: float = 600.0
     """An in-memory sequence without any authenticated message this long has failed; WCF's value."""
     handler_seconds: float = 30.0

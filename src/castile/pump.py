@@ -11,9 +11,9 @@ clock and are stored as UTC, so a jump of the wall clock changes no repetition (
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
@@ -155,23 +155,40 @@ class Pump:
         self._start()
         self._wake.set()
 
-    def submit(self, action: str, body: bytes, *, two_way: bool, own: bool) -> OutboxRow:
-        """Number a message and make it durable."""
+    def send(self, action: str, body: bytes, call: str | None = None) -> None:
+        """Number a one-way message and make it durable; with the key of an earlier one, nothing.
+
+        Raises `InDoubt` where the earlier one has failed: then its key is free again.
+        """
         now = self.now()
-        row = self._numbered(
-            lambda tx, key: requests.submit(self.party, tx, key, action, body, now, two_way=two_way, own=own)
-        )
-        if not own:
+
+        def earlier(tx: Transaction) -> OutboxRow | ReplyRow | None:
+            return requests.call_again(self.party, tx, call, action, body, two_way=False) if call else None
+
+        def step(tx: Transaction, key: str) -> OutboxRow | ReplyRow:
+            known = earlier(tx)
+            return known or requests.submit(
+                self.party, tx, key, action, body, now, two_way=False, own=False, call=call
+            )
+
+        with self._freeing(call):
+            found = (self.run(earlier) if call else None) or self._numbered(step)
             self._start()
             self._wake.set()
-        return row
+            if call and isinstance(found, OutboxRow):
+                self._check_failed(found)
 
     def call(self, action: str, body: bytes, timeout: float, call: str | None = None) -> ReplyRow:
         """Send a message and wait for its reply; with the key of an earlier `call`, for its reply.
 
         Raises `InDoubt` at the time-out, with the number; the message stays in the outbox. An
-        unauthenticated fault is told only then (CO-14).
+        unauthenticated fault is told only then (CO-14). Where the sequence has failed, the key is
+        free again once that is told.
         """
+        with self._freeing(call):
+            return self._call(action, body, timeout, call)
+
+    def _call(self, action: str, body: bytes, timeout: float, call: str | None) -> ReplyRow:
         deadline = self.now().tick + timeout
         future: Future[ReplyRow] = Future()
         if call is not None:
@@ -232,7 +249,7 @@ class Pump:
     def _again(
         self, tx: Transaction, call: str, action: str, body: bytes, future: Future[ReplyRow]
     ) -> OutboxRow | ReplyRow | None:
-        known = requests.call_again(self.party, tx, call, action, body)
+        known = requests.call_again(self.party, tx, call, action, body, two_way=True)
         if isinstance(known, OutboxRow):
             self._waiting.setdefault(known.message_id, []).append(future)
         return known
@@ -247,9 +264,7 @@ class Pump:
             if not future.done():
                 self._start()
                 self._wake.set()
-                record = self.run(lambda tx: tx.source(row.sequence_key) if row.sequence_key else None)
-                if record is not None and record.state.phase is source.Phase.FAILED:
-                    self._fail(record)
+                self._check_failed(row)
             return future.result(self._left(deadline))
         except TimeoutError:
             raise self._unanswered(row, timeout) from None
@@ -260,6 +275,22 @@ class Pump:
             if not waiting:
                 self._waiting.pop(row.message_id, None)
                 self._faults.pop(row.message_id, None)
+
+    def _check_failed(self, row: OutboxRow) -> None:
+        """Raises what there is to tell of a message whose sequence has failed."""
+        record = self.run(lambda tx: tx.source(row.sequence_key) if row.sequence_key else None)
+        if record is not None and record.state.phase is source.Phase.FAILED:
+            raise self._failure(record, row)
+
+    @contextmanager
+    def _freeing(self, call: str | None) -> Iterator[None]:
+        """A caller who is told that his call has failed for good may use its key anew (CL-31)."""
+        try:
+            yield
+        except (InDoubt, SequenceCreationFailed):
+            if call is not None:
+                self.run(lambda tx: requests.free_key(self.party, tx, call))
+            raise
 
     def consumed(self, reply: ReplyRow) -> None:
         """The caller has it. Nobody waits for this commit: the next message's may serve."""
@@ -431,12 +462,14 @@ class Pump:
         """Everybody who waits for a reply in this sequence is told, with the number."""
         for row in self.run(lambda tx: tx.outbox(record.state.key)):
             for future in self._waiting.pop(row.message_id, []):
-                if record.state.identifier is None:
-                    future.set_exception(
-                        SequenceCreationFailed(f"no sequence could be created: {record.state.reason}")
-                    )
-                else:
-                    future.set_exception(self._doubt(row, f"the sequence failed: {record.state.reason}"))
+                future.set_exception(self._failure(record, row))
+
+    def _failure(self, record: SourceRecord, row: OutboxRow) -> CastileError:
+        """What its caller is told of a message whose sequence has failed."""
+        freed = "" if row.key is None else "; its key= is free again"
+        if record.state.identifier is None:
+            return SequenceCreationFailed(f"no sequence could be created: {record.state.reason}{freed}")
+        return self._doubt(row, f"the sequence failed: {record.state.reason}{freed}")
 
     def _unanswered(self, row: OutboxRow, timeout: float) -> CastileError:
         rows = self.run(lambda tx: tx.outbox(row.sequence_key or ""))

@@ -44,7 +44,8 @@ class Conformance:
     """Sub-classes say where the store is."""
 
     settings = Settings(
-        limits=Limits(replay_rows=5), timers=Timers(retention=100.0, token_cache_after_expiry=50.0)
+        limits=Limits(replay_rows=5),
+        timers=Timers(retention=100.0, key_retention=100.0, token_cache_after_expiry=50.0),
     )
 
     @pytest.fixture

@@ -98,28 +98,61 @@ def submit(
         key=call,
     )
     tx.enqueue(row)
+    if call is not None and not two_way:  # what is known of its key once it is acknowledged and gone
+        tx.save_reply(
+            ReplyRow(
+                row.message_id,
+                party.realm,
+                ONE_WAY,
+                b"",
+                now.utc,
+                request_action=action,
+                request_digest=request_digest(body),
+                key=call,
+                consumed=now.utc,
+            )
+        )
     return row
 
 
 def call_again(
-    party: Party, tx: Transaction, call: str, action: str, body: bytes
+    party: Party, tx: Transaction, call: str, action: str, body: bytes, *, two_way: bool
 ) -> OutboxRow | ReplyRow | None:
-    """What an earlier call with this key left: its reply, or the message under way (CL-31).
+    """What an earlier call with this key left: the message under way, or what came of it (CL-31).
 
     None: the key is new. Raises `UsageError` if it belongs to another action or body.
     """
-    reply = tx.reply_by_key(party.realm, call)
-    if reply is not None:
+    row, reply = tx.outbox_by_key(party.realm, call), tx.reply_by_key(party.realm, call)
+    if row is not None:
+        same = (row.action, row.body, row.two_way) == (action, body, two_way)
+    elif reply is not None:
         known = reply.request_digest or b""
-        same = reply.request_action == action and hmac.compare_digest(known, request_digest(body))
+        same = (reply.request_action, reply.action != ONE_WAY) == (action, two_way)
+        same = same and hmac.compare_digest(known, request_digest(body))
     else:
-        row = tx.outbox_by_key(party.realm, call)
-        if row is None:
-            return None
-        same = row.action == action and row.body == body
+        return None
     if not same:
         raise UsageError("this key= belongs to an earlier call with another action or body: give a new one")
-    return reply or row
+    return row or reply
+
+
+def free_key(party: Party, tx: Transaction, call: str) -> bool:
+    """The caller knows that this call has failed for good: its key may be used anew.
+
+    False: it hasn't failed. The message itself stays for the operator.
+    """
+    row = tx.outbox_by_key(party.realm, call)
+    record = tx.source(row.sequence_key) if row is not None and row.sequence_key else None
+    if row is None or record is None or record.state.phase is not source.Phase.FAILED:
+        return False
+    tx.dequeue(row.message_id)
+    tx.enqueue(replace(row, key=None))
+    tx.forget_reply(row.message_id)
+    return True
+
+
+ONE_WAY: Final = ""
+"""The action of the reply that stands for a one-way message with a key of its own."""
 
 
 def request_digest(body: bytes) -> bytes:

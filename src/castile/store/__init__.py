@@ -242,6 +242,9 @@ class Transaction(Protocol):
 
     def reply_by_key(self, endpoint: str, key: str) -> ReplyRow | None: ...
 
+    def forget_reply(self, message_id: str) -> None:
+        """Delete it."""
+
     def consume(self, message_id: str, utc: float) -> bool:
         """Mark as handed to the caller; whether there is such a row."""
 

@@ -90,7 +90,9 @@ _FIRST: Final = (
     """CREATE INDEX castile_replies_unconsumed ON castile_replies (endpoint)
         WHERE consumed IS NULL""",
     """CREATE INDEX castile_replies_consumed ON castile_replies (consumed)
-        WHERE consumed IS NOT NULL""",
+        WHERE consumed IS NOT NULL AND call IS NULL""",
+    """CREATE INDEX castile_replies_keyed ON castile_replies (consumed)
+        WHERE consumed IS NOT NULL AND call IS NOT NULL""",
     "CREATE UNIQUE INDEX castile_replies_call ON castile_replies (call) WHERE call IS NOT NULL",
     """CREATE TABLE castile_replays (
         evidence BLOB NOT NULL PRIMARY KEY, expires REAL NOT NULL

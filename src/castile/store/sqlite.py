@@ -354,6 +354,9 @@ class SQLiteTransaction:
     def reply_by_key(self, endpoint: str, key: str) -> ReplyRow | None:
         return self._one(REPLIES, "WHERE call = ?", [self._sealer.lookup(call_key(endpoint, key))])
 
+    def forget_reply(self, message_id: str) -> None:
+        self._change(REPLIES.delete, [message_id])
+
     def consume(self, message_id: str, utc: float) -> bool:
         return self._update(REPLIES, [message_id], {"consumed": utc})
 
@@ -382,7 +385,7 @@ class SQLiteTransaction:
 
     def sweep(self, now: Now, limit: int) -> int:
         timers = self._database.settings.timers
-        kept = now.utc - timers.retention
+        kept, keyed = now.utc - timers.retention, now.utc - timers.key_retention
         window = at_least(timers.token_cache_after_expiry, self._database.settings.testing)
         swept = self._change(
             "DELETE FROM castile_replays WHERE evidence IN "
@@ -390,15 +393,15 @@ class SQLiteTransaction:
             [now.utc, limit],
         )
         self._replays -= swept
-        for table, column, boundary in (
-            ("castile_contexts", "ended", kept),
-            ("castile_contexts", "expires", now.utc - window),
-            ("castile_replies", "consumed", kept),
+        for table, column, boundary, besides in (
+            ("castile_contexts", "ended", kept, ""),
+            ("castile_contexts", "expires", now.utc - window, " AND ended IS NULL"),
+            ("castile_replies", "consumed", kept, " AND call IS NULL"),
+            ("castile_replies", "consumed", keyed, " AND call IS NOT NULL"),
         ):
-            alive = " AND ended IS NULL" if column == "expires" else ""
             swept += self._change(
                 f"DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} "
-                f"WHERE {column} < ?{alive} ORDER BY {column} LIMIT ?)",
+                f"WHERE {column} < ?{besides} ORDER BY {column} LIMIT ?)",
                 [boundary, limit - swept],
             )
         swept += self._sweep_sequences("source", kept, limit - swept)
