@@ -8,6 +8,7 @@ has no DTD, no entities of its own, no processing instructions and absolute name
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from html import unescape
 from typing import Final, TypeAlias
@@ -78,10 +79,13 @@ def parse(payload: bytes, limits: Limits) -> Element:
     return _parse(_utf8(payload), limits)
 
 
-def parse_fragment(octets: bytes, context: Element, limits: Limits) -> tuple[str | None, list[Element]]:
+def parse_fragment(
+    octets: bytes, context: Element, limits: Limits, *, default: bool = True
+) -> tuple[str | None, list[Element]]:
     """Decrypted UTF-8 content in the namespaces of its place: leading text, then elements.
 
-    `context` is the element that the content belongs into. Text between the elements is their
+    `context` is the element that the content belongs into; without `default` its default
+    namespace is left out. Text between the elements is their
     tail. The elements live in a document of their own.
     """
     if len(octets) > limits.message_bytes:
@@ -89,7 +93,7 @@ def parse_fragment(octets: bytes, context: Element, limits: Limits) -> tuple[str
     declarations = "".join(
         f' xmlns:{prefix}="{escape_attribute(uri)}"' if prefix else f' xmlns="{escape_attribute(uri or "")}"'
         for prefix, uri in context.nsmap.items()
-        if prefix != "xml"
+        if prefix != "xml" and (prefix or default)
     )
     # The wrapper can't be closed from inside: what follows would be a second root.
     suspect = _measure(octets, limits)
@@ -383,19 +387,37 @@ def canonical_fragment(body: bytes | Element, limits: Limits) -> bytes:
     except Malformed as error:
         raise UsageError(f"the body is not one well-formed element within the limits: {error}") from error
     plain = isinstance(body, bytes) and not body.startswith(_UTF16_BOMS)
-    source = body if plain and isinstance(body, bytes) else etree.tostring(root)
-    candidates = {
-        prefix.decode(errors="replace")
-        for prefix in set(_DECLARED_PREFIX.findall(source))
-        if _in_value(prefix).search(octets) is not None
-    }
+    candidates = _in_values(body if plain and isinstance(body, bytes) else _written(root), octets)
     return _declare(octets, _lost(root, octets, candidates)) if candidates else octets
 
 
+def standing_alone(parent: Element, content: bytes, source: bytes | None = None) -> bytes:
+    """Canonical children of `parent` that can be read by themselves, given their canonical octets.
+
+    A prefix that only values use may be declared outside of them, as on the Envelope, or in a
+    place where exclusive C14N leaves it out; then the children declare it, each where it is bound,
+    as a PrefixList with these prefixes would have them do. `source`: the children as they came, if
+    they needn't be written for this.
+    """
+    source = _written(parent) if source is None else source
+    lost = _in_values(source, content, (str(prefix) for prefix in parent.nsmap if prefix))
+    return b"".join(canonical(child, tuple(sorted(lost))) for child in parent) if lost else content
+
+
+def _written(element: Element) -> bytes:
+    return etree.tostring(element, encoding="utf-8", with_tail=False)
+
+
+def _in_values(source: bytes, octets: bytes, others: Iterable[str] = ()) -> set[str]:
+    """The prefixes that `source` declares, and others, as far as values in `octets` may use them."""
+    declared = {prefix.decode(errors="replace") for prefix in _DECLARED_PREFIX.findall(source)}
+    return {prefix for prefix in declared.union(others) if _in_value(prefix).search(octets) is not None}
+
+
 @lru_cache(maxsize=256)
-def _in_value(prefix: bytes) -> re.Pattern[bytes]:
+def _in_value(prefix: str) -> re.Pattern[bytes]:
     """Finds the prefix where it doesn't begin the name of an element or attribute."""
-    label = re.escape(prefix) + b":"
+    label = re.escape(prefix.encode()) + b":"
     return re.compile(label + rb"""(?<=[">\s]""" + label + rb""")(?![^\s"<>=]*+=")""")
 
 

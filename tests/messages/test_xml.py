@@ -13,6 +13,7 @@ from lxml import etree
 from castile.config import Limits
 from castile.errors import Malformed, UsageError
 from castile.xml import (
+    canonical,
     canonical_fragment,
     escape_attribute,
     escape_text,
@@ -22,6 +23,7 @@ from castile.xml import (
     parse,
     parse_fragment,
     split_declarations,
+    standing_alone,
     text_of,
 )
 
@@ -466,3 +468,26 @@ def test_ordinary_bodies_declare_nothing_more() -> None:
         pure, namespaces = split_declarations(canonical_fragment(body, LIMITS))
         assert namespaces == ()
         assert pure == canonical_fragment(body, LIMITS)
+
+
+def test_what_came_says_what_the_prefixes_of_its_values_stand_for() -> None:
+    """Each where it is bound: outside, or in a place where exclusive C14N leaves it out."""
+    outer = parse(
+        f"<e xmlns:t='urn:t' xmlns:no='urn:no' xmlns:xsi='{XSI}'><a xsi:type='t:a'><no:b/></a>"
+        f"<b xmlns:x='urn:1' xsi:type='x:n'><c xmlns:x='urn:2'>x:n</c></b></e>".encode(),
+        LIMITS,
+    )
+    content = b"".join(canonical(child) for child in outer)
+    assert b"urn:t" not in content
+    assert b"urn:1" not in content
+    octets = standing_alone(outer, content)
+    assert octets == (
+        f'<a xmlns:t="urn:t" xmlns:xsi="{XSI}" xsi:type="t:a"><no:b xmlns:no="urn:no"></no:b></a>'
+        f'<b xmlns:t="urn:t" xmlns:x="urn:1" xmlns:xsi="{XSI}" xsi:type="x:n">'
+        f'<c xmlns:x="urn:2">x:n</c></b>'
+    ).encode()
+    ordinary = parse("<e xmlns:m='urn:m' xmlns:é='urn:e'><m:a b='m'>urn:m xé:y</m:a></e>".encode(), LIMITS)
+    same = canonical(ordinary[0])
+    assert standing_alone(ordinary, same) is same
+    accented = parse("<e xmlns:é='urn:e'><a>é:b</a></e>".encode(), LIMITS)
+    assert standing_alone(accented, canonical(accented[0])) == '<a xmlns:é="urn:e">é:b</a>'.encode()

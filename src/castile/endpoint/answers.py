@@ -122,7 +122,7 @@ def application(turn: Turn, row: OutboxRow) -> Answered:
     content = turn.inbound.content
     event = destination.Arrived(
         header.number,
-        digest=hashlib.sha256(content).digest(),
+        digest=hashlib.sha256(turn.inbound.verified.body_content).digest(),
         size=len(content),
         last_message=header.last_message,
         with_payload=header.last_message and bool(content),

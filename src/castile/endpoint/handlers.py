@@ -252,7 +252,7 @@ def application(turn: Turn) -> Outcome:
     turn.acknowledgements()
     turn.check_requested()
     number = headers.sequence.number
-    digest = hashlib.sha256(turn.inbound.content).digest()
+    digest = hashlib.sha256(turn.inbound.verified.body_content).digest()
     known = turn.tx.inbox_row(record.state.identifier, number) if number in record.state.received else None
     last = headers.sequence.last_message
     event = destination.Arrived(

@@ -75,7 +75,7 @@ class Inbound:
     body: Lifecycle | None
     """The typed body of a message of the machinery; None for the application's."""
     content: bytes = field(repr=False)
-    """The canonical children of Body."""
+    """The canonical children of Body, which stand alone."""
     edition: Addressing
     """Of WS-Addressing: the policy's, but for a request for a token (SC-21)."""
     problem: PeerError | None = None
@@ -222,7 +222,7 @@ def typed(
     body = _typed_body(verified, kind, headers.action, policy)
     if isinstance(body, SOAPFault) and rm.fault and edition:
         body = rm.fault.joined(body, edition)
-    return Inbound(kind, verified, headers, rm, body, verified.body_content, wsa)
+    return Inbound(kind, verified, headers, rm, body, verified.body_alone, wsa)
 
 
 def _typed_body(

@@ -22,7 +22,7 @@ from castile.security.encryption import undecryptable
 from castile.security.opening import Opening
 from castile.security.signature import canonical_part, digest_holds
 from castile.versions import DS, WSU, XENC
-from castile.xml import Element, canonical, parse, parse_fragment
+from castile.xml import Element, canonical, parse_fragment
 
 BODY_PLACE: Final = 1 << 30
 """Behind everything in the header."""
@@ -44,12 +44,12 @@ class Body:
         "_claim",
         "_opening",
         "_order",
-        "_plaintext",
         "_spend",
         "content",
         "element",
         "envelope",
         "limits",
+        "plaintext",
     )
 
     def __init__(
@@ -67,7 +67,8 @@ class Body:
         self.content = b""
         """Its canonical children."""
         self._opening, self._claim, self._spend = opening, claim, spend
-        self._plaintext: bytes | None = None
+        self.plaintext: bytes | None = None
+        """What stands in the Body, if it came encrypted and has been opened."""
         policy = opening.expectation.policy
         self._order = policy.order if policy is not None else None
 
@@ -136,10 +137,10 @@ class Body:
 
     def _open(self, data: EncryptedData) -> bytes:
         """The plaintext of the Body's content."""
-        if self._plaintext is None:
-            self._plaintext, key = self._opening.decrypted(data, BODY_PLACE, "Body")
+        if self.plaintext is None:
+            self.plaintext, key = self._opening.decrypted(data, BODY_PLACE, "Body")
             self._opening.opened("Body", data, key)
-        return self._plaintext
+        return self.plaintext
 
     def _opened_element(self, plaintext: bytes) -> Element:
         frame = canonical(self.envelope.body)
@@ -147,12 +148,11 @@ class Body:
         return self._parsed(b"".join((start, plaintext, end)), canonical_octets=False)
 
     def _parsed(self, octets: bytes, canonical_octets: bool) -> Element:
-        scope = self.envelope.body.nsmap
+        body = self.envelope.body
+        # A default namespace around it would change what canonical octets mean.
+        default = not canonical_octets or body.prefix is None
         try:
-            if canonical_octets and None in scope and self.envelope.body.prefix is not None:
-                # A default namespace around it would change what canonical octets mean.
-                return _without_asides(parse(octets, self.limits))
-            text, elements = parse_fragment(octets, self.envelope.body, self.limits)
+            text, elements = parse_fragment(octets, body, self.limits, default=default)
         except Malformed:
             raise undecryptable("Body") from None
         if len(elements) != 1 or text or elements[0].tail:

@@ -25,7 +25,7 @@ from castile.security.reading import Reading, Signed
 from castile.security.tokens import Tokens, bad_context
 from castile.security.trace import KeyIdentity, Problem, Trace
 from castile.versions import SOAPVersion
-from castile.xml import Element, canonical
+from castile.xml import Element, canonical, standing_alone
 
 __all__ = [
     "Expectation",
@@ -78,6 +78,9 @@ class Verified:
     """The Body, decrypted, in a document of its own where it came encrypted."""
     body_content: bytes = field(repr=False)
     """Its canonical children: what was digested, without the Body's own tags."""
+    body_alone: bytes = field(repr=False)
+    """The same for whoever reads them by themselves: with declarations of prefixes that only their
+    values use. No signature covers these, unless a PrefixList says so."""
     signatures: tuple[VerifiedSignature, ...]
     encrypted: frozenset[str]
     """Names of the parts that came encrypted."""
@@ -220,6 +223,7 @@ def _verified(
         headers=headers,
         body=body,
         body_content=reading.body.content,
+        body_alone=standing_alone(body, reading.body.content, reading.body.plaintext),
         signatures=signatures,
         encrypted=frozenset(name for name, _ in reading.opening.encrypted),
         timestamp=timestamp,
@@ -245,11 +249,13 @@ def accept_plain(envelope: Envelope) -> Verified:
         raise SecurityFailure("a Security header at an endpoint without security", part="wsse:Security")
     if doubled := doubled_headers(envelope.headers):
         raise SecurityFailure(f"{doubled[0]} stands twice", part=doubled[0])
+    content = b"".join(canonical(child) for child in envelope.body)
     return Verified(
         soap=envelope.soap,
         headers=tuple(VerifiedHeader(block, header_name(block), None, -1) for block in envelope.headers),
         body=envelope.body,
-        body_content=b"".join(canonical(child) for child in envelope.body),
+        body_content=content,
+        body_alone=standing_alone(envelope.body, content),
         signatures=(),
         encrypted=frozenset(),
         timestamp=None,
