@@ -50,6 +50,9 @@ T = TypeVar("T")
 _CLOSED: Final = "the client was closed before its reply came"
 WORKERS: Final = 16
 """Threads for what nobody waits for: an exchange may stay open for a reply."""
+SPARE: Final = 4
+"""And those for the oldest message of each sequence. A peer that delivers in order may answer
+nothing until the one that is missing comes: its repetition can't wait for a thread (RM-57)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -493,7 +496,7 @@ class Pump:
         with self._lock:
             if self._thread is not None or self._stopping:
                 return
-            self._pool = ThreadPoolExecutor(WORKERS, "castile-pump")
+            self._pool = ThreadPoolExecutor(WORKERS + SPARE, "castile-pump")
             self._thread = threading.Thread(target=self._loop, name="castile-pump", daemon=True)
             self._thread.start()
 
@@ -513,18 +516,13 @@ class Pump:
         """Send what is due; seconds until there may be more."""
         if self.retired.pending:
             self.retired.finish(self._background)
-        side, endpoint, room = self.party.side, self.party.realm, WORKERS - len(self._sending)
-        if room <= 0:
-            return 1.0  # the end of an attempt wakes it
+        room = WORKERS - len(self._sending)
         with self._leasing:
             leased = set(self._leased)
-
-        def step(tx: Transaction) -> tuple[list[OutboxRow], float | None]:
-            rows = tx.due(now.utc, room, side=side, endpoint=endpoint, besides=leased)
-            besides = leased | {row.message_id for row in rows}
-            return rows, tx.next_due(side=side, endpoint=endpoint, besides=besides)
-
-        rows, due = self.run(step)
+        if room > 0:
+            rows, due = self.run(lambda tx: self._due(tx, now, room, leased))
+        else:  # the end of an attempt wakes it
+            rows, due = self.run(lambda tx: self._oldest(tx, now, leased))[: room + SPARE], None
         for row in rows:
             if self._stopping or self._pool is None or not self._lease(row.message_id):
                 continue
@@ -534,6 +532,25 @@ class Pump:
             self._sending.add(row.message_id)
             self._pool.submit(self._leased_attempt, row)
         return 1.0 if due is None else min(max(due - self.now().utc, 0.02), 1.0)
+
+    def _due(
+        self, tx: Transaction, now: Now, room: int, leased: set[str]
+    ) -> tuple[list[OutboxRow], float | None]:
+        """What is due now, and when more will be."""
+        side, endpoint = self.party.side, self.party.realm
+        rows = tx.due(now.utc, room, side=side, endpoint=endpoint, besides=leased)
+        besides = leased | {row.message_id for row in rows}
+        return rows, tx.next_due(side=side, endpoint=endpoint, besides=besides)
+
+    def _oldest(self, tx: Transaction, now: Now, leased: set[str]) -> list[OutboxRow]:
+        """Of each sequence the oldest that isn't acknowledged, if it is due."""
+        records = tx.sources(side=self.party.side, endpoint=self.party.realm, unfinished=True)
+        rows = (tx.oldest(record.state.key) for record in records)
+        return [
+            row
+            for row in rows
+            if row is not None and row.due is not None and row.due <= now.utc and row.message_id not in leased
+        ]
 
     def _background(self, task: Callable[[], None]) -> None:
         self._start()

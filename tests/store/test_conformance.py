@@ -219,6 +219,8 @@ class Conformance:
         assert do(store, lambda tx: tx.mark_acknowledged("k1", [(2, 3)])) == ["urn:m:k1:2", "urn:m:k1:3"]
         marked = do(store, lambda tx: tx.mark_acknowledged("k1", [(1, 2), (6, 1 << 62)]))
         assert marked == ["urn:m:k1:1", "urn:m:k1:6", "urn:m:k1:7"]
+        oldest = do(store, lambda tx: (tx.oldest("k1"), tx.oldest("k2"), tx.oldest("k3")))
+        assert [row and row.number for row in oldest] == [4, 2, None]
         assert do(store, lambda tx: tx.purge("k1", [(1, 3), (7, 9)])) == 4
         assert [row.number for row in do(store, lambda tx: tx.outbox("k1"))] == [4, 5, 6]
         assert do(store, lambda tx: (tx.outbox_count("k1"), tx.outbox_count("k2"))) == (3, 1)

@@ -170,6 +170,9 @@ class Transaction(Protocol):
     def outbox(self, sequence_key: str) -> list[OutboxRow]:
         """All rows of one sequence, lifecycle messages first, then by number."""
 
+    def oldest(self, sequence_key: str) -> OutboxRow | None:
+        """The lowest row that isn't acknowledged; its lifecycle comes before its messages."""
+
     def outbox_count(self, sequence_key: str, *, kind: OutboxKind | None = None) -> int: ...
 
     def due(

@@ -225,6 +225,10 @@ class SQLiteTransaction:
     def outbox(self, sequence_key: str) -> list[OutboxRow]:
         return self._many(OUTBOX, "WHERE sequence_key = ? ORDER BY number, rowid", [sequence_key])
 
+    def oldest(self, sequence_key: str) -> OutboxRow | None:
+        tail = "WHERE sequence_key = ? AND acknowledged = 0 ORDER BY number, rowid LIMIT 1"
+        return self._one(OUTBOX, tail, [sequence_key])
+
     def outbox_count(self, sequence_key: str, *, kind: OutboxKind | None = None) -> int:
         where, values = _all_of(sequence_key=sequence_key, kind=kind)
         return self._count(f"SELECT count(*) FROM castile_outbox {where}", values)
