@@ -174,6 +174,7 @@ def test_algorithms_are_those_of_the_suite(side: Side) -> None:
 
 @pytest.mark.row("SC-10")
 def test_a_renewed_context_is_named_with_its_instance() -> None:
+    """On the reference, also on the local one: Metro looks nowhere else."""
     side = SIDES[2]
     plain = context_key(side.family)
     token = plain.token.replace(b"</c:Sec", b"<c:Instance>urn:uuid:two</c:Instance></c:Sec")
@@ -185,7 +186,9 @@ def test_a_renewed_context_is_named_with_its_instance() -> None:
         payload = protect(kind.message, protection, NOW, seeded(1), TIMERS).payload
         verified = receive(payload, side.expectation(kind), keys)
         assert verified.primary == KeyIdentity("context", CONTEXT, "urn:uuid:two")
-        assert (b'c:Instance="urn:uuid:two"' in payload) == (name == "reply")
+        references = etree.fromstring(payload).iterfind(f".//{{*}}DerivedKeyToken//{{{WSSE}}}Reference")
+        instance = f"{{{plain.edition.namespace}}}Instance"
+        assert {each.get(instance) for each in references} == {"urn:uuid:two"}
 
 
 @pytest.mark.row("MS-14")

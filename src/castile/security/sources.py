@@ -87,7 +87,10 @@ def context_source(key: ContextKey, *, request: bool) -> Source:
     """The secret of a security context."""
     token = SecurityContextToken(key.identifier, key.instance, key.token_id)
     if request:
-        return Source(key.secret, key.token, token.attached(key.edition), key.token_id)
+        # Metro reads the instance on the reference and nowhere else: by the token alone it takes
+        # the first key, also after a renewal.
+        reference = replace(token.attached(key.edition), instance=key.instance)
+        return Source(key.secret, key.token, reference, key.token_id)
     return Source(key.secret, b"", token.unattached(key.edition))
 
 
