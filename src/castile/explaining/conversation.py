@@ -14,7 +14,7 @@ from castile.endpoint.kinds import Kind
 from castile.errors import UsageError
 from castile.explaining import words
 from castile.explaining.capture import Capture
-from castile.explaining.diagnosis import causes
+from castile.explaining.diagnosis import Diagnosis
 from castile.explaining.habits import habits
 from castile.explaining.keys import Keys
 from castile.explaining.opened import Opened, begin, finish
@@ -97,7 +97,8 @@ def _explain(conversation: Conversation, index: int) -> MessageReport:
     conversation.sequences.later = len(conversation.messages) - index if conversation.paired else 0
     followed, notes = conversation.sequences.follow(message, thin=around.thin)
     _remember(conversation, message, around)
-    missing, faults = _failures(message, keys)
+    diagnosis = Diagnosis(message, keys)
+    missing, faults = _failures(message, diagnosis)
     found = (*missing, *rules, *faults, *followed)
     judged = _verdict(message, bool(missing), bool(found))
     if judged == "unprotected":
@@ -115,7 +116,11 @@ def _explain(conversation: Conversation, index: int) -> MessageReport:
         warnings=tuple(dict.fromkeys((*warnings, *message.oddities, *habits(message)))),
         title=words.title(message),
         response=message.response,
-        details=(*message.captured.details, *words.details(message, keys)),
+        details=(
+            *message.captured.details,
+            *words.details(message, keys),
+            *(("compare", text) for text in diagnosis.digests()),
+        ),
     )
 
 
@@ -128,25 +133,25 @@ def _verdict(message: Opened, missing: bool, wrong: bool) -> Verdict:
     return "failed" if wrong else "verified"
 
 
-def _failures(message: Opened, keys: Keys) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _failures(message: Opened, diagnosis: Diagnosis) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What `unprotect` objected to: missing keys by name, then the rest with its cause."""
     problems = message.trace.problems
     missing: list[str] = []
     if any(problem.missing_key for problem in problems):
         missing = [f"a key is missing: {name}" for name in message.wanted]
         missing = missing or [problem.text for problem in problems if problem.missing_key]
-    faults = [_told(problem, message, keys) for problem in problems if not problem.missing_key]
+    faults = [_told(problem, diagnosis) for problem in problems if not problem.missing_key]
     if message.failure is not None and not problems:
         faults.append(str(message.failure))
     return tuple(dict.fromkeys(missing)), tuple(dict.fromkeys(faults))
 
 
-def _told(problem: Problem, message: Opened, keys: Keys) -> str:
+def _told(problem: Problem, diagnosis: Diagnosis) -> str:
     """A problem with the name of its part and its cause."""
     text, part = problem.text, problem.part
     if part is not None and part.rpartition(":")[2] not in text:
         text = f"{part}: {text}"
-    return f"{text}{causes(message, problem, keys)}"
+    return f"{text}{diagnosis.of(problem)}"
 
 
 # ---- what stands around a message

@@ -1,181 +1,191 @@
 """Why a check failed, as far as the message itself shows it.
 
-Nothing here changes a verdict: `causes` puts a reason behind what has failed already.
+Nothing here changes a verdict: a reason is put behind what has failed already. Where a digest or
+a signature's value doesn't fit, the causes of `causes` are tried one by one; if none alone makes
+it fit, the cause is unknown.
 """
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import hmac
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-
-from castile import xml
-from castile.errors import CastileError
+from castile.clock import Now
+from castile.errors import CastileError, PeerError
+from castile.explaining.causes import cause_of
+from castile.explaining.claims import Budget, Checked, Claim, Exhausted, Stated, stated
+from castile.explaining.forms import C14N, FORMS
 from castile.explaining.keys import Keys
-from castile.explaining.opened import Opened
-from castile.messages.security import ID, BinarySecurityToken, UsernameToken
-from castile.messages.signature import Reference, Signature
-from castile.security.certificates import certificates_of
-from castile.security.coverage import header_name
-from castile.security.signature import digest_holds
-from castile.security.trace import Problem, TimestampSeen
-from castile.versions import DS, PASSWORD_DIGEST, WSSE
-from castile.xml import Element
+from castile.explaining.opened import LIMITS, Opened
+from castile.explaining.passwords import password_cause
+from castile.messages.security import UsernameToken
+from castile.security.expectation import Expectation
+from castile.security.reading import Reading
+from castile.security.tokens import Tokens
+from castile.security.trace import Problem, TimestampSeen, Trace
+from castile.versions import DS, EXC_C14N, WSSE, WSU
 
 _SIGNATURE: Final = f"{{{DS}}}Signature"
 _STR: Final = f"{{{WSSE}}}SecurityTokenReference"
 _KEY_INFO: Final = f"{{{DS}}}KeyInfo"
-_EPOCH_YEAR: Final = 366 * 86_400.0
 _BINARY_TOKEN: Final = f"{{{WSSE}}}BinarySecurityToken"
-_USERNAME_TOKEN: Final = f"{{{WSSE}}}UsernameToken"
-_REFERENCES: Final = 32
+_CREATED: Final = f"{{{WSU}}}Timestamp/{{{WSU}}}Created"
+_EPOCH_YEAR: Final = 366 * 86_400.0
+_HALF_HOUR: Final = 1_800.0
+_FARTHEST: Final = 14 * 3_600.0
+"""Seconds: no zone is farther from UTC."""
+_MINUTES: Final = 300.0
+_DUE: Final = (
+    "write Transforms whose last is exclusive C14N, and no other canonicalisation (BSP R5416, R5411, R5412)"
+)
+_UNKNOWN: Final = "the cause is unknown: no single known cause makes it fit"
+_ENDED: Final = "the cause is unknown: trying ended at its limit before any known cause made it fit"
 
 
-def causes(message: Opened, problem: Problem, keys: Keys) -> str:
-    """What probably made a check fail, as a continuation of its text; empty if nothing shows."""
-    return next((f": {text}" for text in _causes(message, problem, keys)), "")
+class Diagnosis:
+    """The reasons behind the problems of one message."""
 
+    __slots__ = ("_budget", "_keys", "_message", "_reading", "_stated")
 
-def _causes(message: Opened, problem: Problem, keys: Keys) -> Iterator[str]:
-    if problem.part == "wsu:Timestamp":
-        for stamp in message.trace.findings:
-            if isinstance(stamp, TimestampSeen) and stamp.created < _EPOCH_YEAR:
-                yield "it was created in 1970, so the sender's clock or time source is unset"
-    if message.envelope is None or message.envelope.security is None:
-        return
-    for element in message.envelope.security:
-        if element.tag == _USERNAME_TOKEN and problem.part == "wsse:UsernameToken":
-            yield from _password_causes(element, keys)
-        if element.tag != _SIGNATURE:
-            continue
-        if problem.part == "ds:Signature" and _reversed_path(message):
-            yield "the certificates of the path stand in the reverse order"
-        tags = [child.tag for child in element]
-        if problem.part == "ds:Signature" and _STR in tags and _KEY_INFO not in tags:
-            yield "it has no ds:KeyInfo; a wsse:SecurityTokenReference stands where KeyInfo is due"
+    def __init__(self, message: Opened, keys: Keys) -> None:
+        self._message, self._keys = message, keys.copy()
+        self._budget = Budget()
+        self._reading: Reading | None = None
+        self._stated: tuple[Stated, ...] | None = None
+
+    def of(self, problem: Problem) -> str:
+        """What made a check fail, as a continuation of its text; empty if nothing shows."""
+        return next((f": {text}" for text in self._causes(problem)), "")
+
+    def digests(self) -> Iterator[str]:
+        """What is to be compared with the sender's log: each digest that doesn't fit."""
+        if any(problem.text.startswith("the digest of ") for problem in self._message.trace.problems):
+            for each in self._wrong_references():
+                claim = each.claims[0]
+                yield (
+                    f"{claim.part}: {claim.hash} of its {len(claim.write())} canonical octets is "
+                    f"{_text(claim.digest())}, the signature has {_text(claim.value)}"
+                )
+
+    def _causes(self, problem: Problem) -> Iterator[str]:
+        if problem.part == "wsu:Timestamp":
+            yield from self._of_time(problem)
+        envelope = self._message.envelope
+        security = envelope.security if envelope is not None else None
+        if security is None:
+            return
+        if problem.part == "wsse:UsernameToken":
+            yield from self._of_password()
         if problem.text.startswith("the digest of "):
-            yield from _digest_causes(message, element, problem.part or "")
+            yield from self._of_digest(problem.part or "")
+        elif problem.part == "ds:Signature" and problem.text.startswith("the signature's value"):
+            yield from self._of_value()
+        elif problem.part == "ds:Signature":
+            for element in security.iterfind(_SIGNATURE):
+                tags = [child.tag for child in element]
+                if _STR in tags and _KEY_INFO not in tags:
+                    yield "it has no ds:KeyInfo; a wsse:SecurityTokenReference stands where KeyInfo is due"
+            yield from self._of_form()
+        elif problem.part == "wsse:BinarySecurityToken" and "kind" in problem.text:
+            kinds = [each.get("ValueType", "none") for each in security.iterfind(_BINARY_TOKEN)]
+            yield f"its ValueType is {', '.join(kinds)}; #X509v3 and #X509PKIPathv1 are taken"
+
+    def _of_time(self, problem: Problem) -> Iterator[str]:
+        stamp = next((each for each in self._message.trace.findings if isinstance(each, TimestampSeen)), None)
+        if stamp is None:
+            return
+        if stamp.created < _EPOCH_YEAR:
+            yield "it was created in 1970, so the sender's clock or time source is unset"
+        late = "expired" in problem.text
+        if late or "future" in problem.text:
+            apart = abs(stamp.created - self._message.now)
+            zones, rest = divmod(apart + _MINUTES, _HALF_HOUR)
+            local = ""
+            if zones > 0 and apart <= _FARTHEST and rest <= 2 * _MINUTES:
+                local = f", some {zones / 2:g} hours, as local time is that was written as UTC"
+            yield (
+                f"it was created {apart:.0f} seconds {'before' if late else 'after'} the time of judging"
+                f"{local}: compare the clocks of both sides"
+            )
+
+    def _of_password(self) -> Iterator[str]:
+        reading = self._read()
+        stamped = reading.security.findtext(_CREATED) if reading is not None else None
+        for entry in reading.of(UsernameToken) if reading is not None else ():
+            if isinstance(entry.token, UsernameToken):
+                cause = password_cause(entry.token, self._keys, stamped)
+                if cause is not None:
+                    yield cause
+
+    def _of_digest(self, part: str) -> Iterator[str]:
+        wrong = [each for each in self._wrong_references() if each.part == part]
+        yield "; ".join(dict.fromkeys(map(_explained, wrong))) or _UNKNOWN
+
+    def _of_value(self) -> Iterator[str]:
+        values = [each.value for each in self._signatures() if each.value is not None]
+        wrong = [value for value in values if not value.holds]
+        yield "; ".join(dict.fromkeys(map(_explained, wrong))) or _UNKNOWN
+
+    def _wrong_references(self) -> list[Checked]:
+        return [each for signature in self._signatures() for each in signature.references if not each.holds]
+
+    def _of_form(self) -> Iterator[str]:
+        """Whether a signature of a form that isn't taken holds as it is written."""
+        for signature in self._signatures():
+            checked = [*signature.references, *([signature.value] if signature.value is not None else ())]
+            if signature.transforms and all(_plain(each.claims[0]) for each in checked):
+                continue
+            how = "as they are written"
+            if not signature.transforms:
+                how = f"under {FORMS[C14N].name}, which is what a missing Transforms stands for"
+            held = [each.part for each in signature.references if each.holds]
+            wrong = [f"{each.part} doesn't fit: {_explained(each)}" for each in checked if not each.holds]
+            told = [f"the digests of {', '.join(held)} hold {how}"] if held else []
+            if signature.value is not None and signature.value.holds:
+                told.append(f"the signature's value holds{'' if held else f' {how}'}")
+            yield "; ".join([*told, *wrong, _DUE])
+
+    # ---- the message once more
+
+    def _read(self) -> Reading | None:
+        envelope = self._message.envelope
+        if self._reading is None and envelope is not None and envelope.security is not None:
+            expectation = Expectation(policy=None, edition=None, request=not self._message.response)
+            trace = Trace()
+            tokens, now = Tokens(self._keys, expectation, trace), Now(self._message.now, 0.0)
+            reading = Reading(envelope, envelope.security, tokens, expectation, now, LIMITS, trace)
+            self._reading = reading
+            with suppress(PeerError):  # what was read before is all there is to look at
+                reading.run()
+        return self._reading
+
+    def _signatures(self) -> tuple[Stated, ...]:
+        if self._stated is None:
+            reading = self._read()
+            try:
+                found = stated(reading, self._keys, self._budget) if reading is not None else ()
+                self._stated = tuple(found)
+            except CastileError:
+                self._stated = ()
+        return self._stated
 
 
-def _reversed_path(message: Opened) -> bool:
-    """Whether a PKIPath begins with the subject and ends with the anchor, not the other way round."""
-    envelope = message.envelope
-    for element in envelope.security if envelope is not None and envelope.security is not None else ():
-        if element.tag != _BINARY_TOKEN:
-            continue
-        try:
-            path = certificates_of(BinarySecurityToken.parse(element), old=True)
-            path[0].verify_directly_issued_by(path[-1])
-        except (CastileError, ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-            continue
-        return len(path) > 1
-    return False
-
-
-def _password_causes(element: Element, keys: Keys) -> Iterator[str]:
-    """How a password digest was computed, if not by the profile's formula."""
+def _explained(checked: Checked) -> str:
+    """Which one cause would make it fit."""
     try:
-        token = UsernameToken.parse(element)
-    except CastileError:
-        return
-    password = keys.users.get(token.name)
-    if password is None or token.password is None or token.password_type != PASSWORD_DIGEST:
-        return
-    said, secret = token.password.strip(), password.encode()
-    nonce, created = token.nonce or b"", (token.created or "").encode()
-    encoded = b64encode(nonce)
-
-    def same(*parts: bytes) -> bool:
-        return hmac.compare_digest(said, b64encode(hashlib.sha1(b"".join(parts)).digest()).decode())  # noqa: S324
-
-    digest = hashlib.sha1(nonce + created + secret)  # noqa: S324 - the profile's own
-    if hmac.compare_digest(said, b64encode(digest.hexdigest().encode()).decode()):
-        yield "the digest was written as hex text, and that text encoded in base64"
-    elif same(encoded, created, secret):
-        yield "the base64 text of the nonce was hashed, not its octets"
-    elif same(nonce, secret):
-        yield "Created is in the token and was left out of the digest"
-    elif any(same(nonce, created, octets) for octets in _equivalents(password)):
-        yield "a hash of the password was used as the password, which both sides must have agreed on"
+        if checked.holds is None:
+            raise Exhausted
+        return next((text for claim in checked.claims if (text := cause_of(claim)) is not None), _UNKNOWN)
+    except Exhausted:
+        return _ENDED
 
 
-def _equivalents(password: str) -> Iterator[bytes]:
-    """Hashes of a password that people take for it (UsernameToken profile 1.0: password equivalent)."""
-    for text in (password, password.lower()):
-        for name in ("md5", "sha1", "sha256"):
-            found = hashlib.new(name, text.encode(), usedforsecurity=False)
-            hexadecimal = found.hexdigest()
-            yield from (found.digest(), b64encode(found.digest()), hexadecimal.encode())
-            yield hexadecimal.upper().encode()
+def _plain(claim: Claim) -> bool:
+    """In the one canonical form and with the hashes that castile takes."""
+    return claim.form.name == FORMS[EXC_C14N].name and claim.hash in ("SHA-1", "SHA-256")
 
 
-def _digest_causes(message: Opened, element: Element, part: str) -> Iterator[str]:
-    try:
-        references = Signature.parse(element, _REFERENCES).references
-    except CastileError:
-        return
-    for reference in references:
-        found = _referenced(message, reference)
-        if found is not None and found[0] == part:
-            for text, octets in _VARIANTS:
-                if _fits(octets, found[1], reference):
-                    yield text
-
-
-def _referenced(message: Opened, reference: Reference) -> tuple[str, Element] | None:
-    """The part in clear that a reference points to."""
-    envelope = message.envelope
-    if envelope is None:
-        return None
-    parts = [*envelope.headers, envelope.body, *(envelope.security if envelope.security is not None else ())]
-    for element in parts:
-        if isinstance(element.tag, str) and reference.id in (element.get(ID), element.get("Id")):
-            return header_name(element), element
-    return None
-
-
-def _fits(octets: Callable[[Element, Reference], bytes], element: Element, reference: Reference) -> bool:
-    try:
-        return digest_holds(octets(element, reference), reference.digest_method, reference.digest)
-    except (CastileError, LookupError):
-        return False
-
-
-def _bare(element: Element, reference: Reference) -> bytes:
-    """Without white space between elements."""
-    stripped = copy.deepcopy(element)
-    for each in stripped.iter():
-        if len(each) and not (each.text or "").strip():
-            each.text = None
-        if each is not stripped and not (each.tail or "").strip():
-            each.tail = None
-    return xml.canonical(stripped, reference.transforms[0].prefixes)
-
-
-def _unlisted(element: Element, reference: Reference) -> bytes:
-    """As if the PrefixList weren't there."""
-    if not reference.transforms[0].prefixes:
-        return b""
-    return xml.canonical(element)
-
-
-def _returned(element: Element, reference: Reference) -> bytes:
-    """With line ends as carriage return and line feed."""
-    octets = xml.canonical(element, reference.transforms[0].prefixes)
-    return octets.replace(b"\n", b"&#xD;\n") if b"\n" in octets else b""
-
-
-_INDENTED: Final = (
-    "it would fit if the white space between elements were not there, so the message was indented after "
-    "it was signed"
-)
-_VARIANTS: Final[tuple[tuple[str, Callable[[Element, Reference], bytes]], ...]] = (
-    (_INDENTED, _bare),
-    ("it would fit without the PrefixList, which the signer has ignored", _unlisted),
-    ("it would fit with carriage returns before the line feeds, which somebody has dropped", _returned),
-)
+def _text(octets: bytes) -> str:
+    return b64encode(octets[:64]).decode()

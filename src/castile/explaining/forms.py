@@ -1,0 +1,224 @@
+"""An element in other canonical forms than castile's own, to try which of them was digested.
+
+`castile.xml` writes the one form that is accepted. What is written here is held against a digest
+that doesn't fit, and goes nowhere else: a verifier can't import it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from lxml import etree
+
+from castile.errors import Malformed
+from castile.versions import EXC_C14N
+from castile.xml import Element, escape_attribute, escape_text
+
+C14N: Final = "http://www.w3.org/TR/2001/REC-xml-c14n-20010315"
+C14N_1_1: Final = "http://www.w3.org/2006/12/xml-c14n11"
+BLANKS: Final = " \t\r\n"
+"""White space of XML; Python's own has more."""
+_XML: Final = "{http://www.w3.org/XML/1998/namespace}"
+
+Scope = Mapping[str, str]
+"""Namespace by prefix; the empty prefix is the default namespace."""
+Texts = Callable[[list[str], int], list[str]]
+"""Changes what stands before, between and behind the children of an element of this depth."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A canonicalisation."""
+
+    name: str
+    exclusive: bool = True
+    comments: bool = False
+    inherited: tuple[str, ...] = ()
+    """Names of ``xml:`` attributes that the outermost element has from around it."""
+    prefixes: tuple[str, ...] = ()
+    """PrefixList of exclusive C14N."""
+
+
+_INHERITED: Final = ("base", "id", "lang", "space")
+FORMS: Final = {
+    EXC_C14N: Form("exclusive C14N"),
+    f"{EXC_C14N}WithComments": Form("exclusive C14N with comments", comments=True),
+    C14N: Form("inclusive C14N 1.0", False, inherited=_INHERITED),
+    f"{C14N}#WithComments": Form("inclusive C14N 1.0 with comments", False, True, _INHERITED),
+    C14N_1_1: Form("inclusive C14N 1.1", False, inherited=("lang", "space")),
+    f"{C14N_1_1}#WithComments": Form("inclusive C14N 1.1 with comments", False, True, ("lang", "space")),
+}
+"""By algorithm URI."""
+
+
+def unchanged(segments: list[str], _: int) -> list[str]:
+    """The text as it stands."""
+    return segments
+
+
+def stripped(segments: list[str], _: int) -> list[str]:
+    """Without white space between elements."""
+    return [each if each.strip(BLANKS) else "" for each in segments] if len(segments) > 1 else segments
+
+
+def trimmed(segments: list[str], _: int) -> list[str]:
+    """Without white space between elements and around every text."""
+    return [each.strip(BLANKS) for each in segments]
+
+
+def indented(step: str, newline: str, start: int) -> Texts:
+    """As a pretty printer writes elements that hold nothing but elements."""
+
+    def texts(segments: list[str], depth: int) -> list[str]:
+        if len(segments) < 2 or any(each.strip(BLANKS) for each in segments):
+            return segments
+        inner, outer = newline + step * (start + depth + 1), newline + step * (start + depth)
+        return [inner] * (len(segments) - 1) + [outer]
+
+    return texts
+
+
+_ATTRIBUTE_NAME: Final = etree.XPath("name(@*[$position])")
+
+
+class Writer:
+    """Writes one element in many forms; what it reads of the tree is read once."""
+
+    __slots__ = ("_attributes", "_own", "around", "element")
+
+    def __init__(self, element: Element) -> None:
+        self.element = element
+        self._own: dict[Element, Scope] = {}
+        self._attributes: dict[Element, list[tuple[str, str, str, str]]] = {}
+        parent = element.getparent()
+        self.around: Scope = _scope(parent) if parent is not None else {}
+        """The namespaces in scope around the element."""
+
+    def write(
+        self,
+        form: Form,
+        texts: Texts = unchanged,
+        *,
+        around: Scope | None = None,
+        renamed: Scope | None = None,
+        without: str | None = None,
+    ) -> bytes:
+        """The element without its tail.
+
+        `around`: the namespaces that are taken to be in scope around it; `renamed`: other
+        prefixes by namespace; `without`: an attribute of the outermost element that is left out.
+        """
+        pieces: list[str] = []
+        outer = dict(self.around if around is None else around)
+        # A stack of elements to write and strings to put between, since depth is not recursion's.
+        stack: list[tuple[Element, Scope, Scope, int] | str] = [(self.element, outer, {"": ""}, 0)]
+        while stack:
+            item = stack.pop()
+            if isinstance(item, str):
+                pieces.append(item)
+                continue
+            node, scope, rendered, depth = item
+            inherits = form.inherited if depth == 0 and around is None else ()
+            attributes = [*self._inherited(node, inherits), *self._attributes_of(node)]
+            if depth == 0 and without is not None:
+                attributes = [each for each in attributes if _label(each) != without]
+            name, start, scope, rendered = self._start(
+                node, attributes, scope, rendered, form, renamed or {}
+            )
+            segments = [node.text or "", *(child.tail or "" for child in node)]
+            first, *rest = texts(segments, depth)
+            pieces.append(start + escape_text(first))
+            stack.append(f"</{name}>")
+            for child, tail in zip(reversed(node), reversed(rest), strict=True):
+                stack.append(escape_text(tail))
+                if isinstance(child.tag, str):
+                    stack.append((child, scope, rendered, depth + 1))
+                elif isinstance(child, etree._Comment) and form.comments:
+                    stack.append(f"<!--{child.text or ''}-->")
+                elif not isinstance(child, etree._Comment):
+                    raise Malformed("a processing instruction or an unresolved entity")
+        return "".join(pieces).encode()
+
+    def attributes(self) -> list[str]:
+        """The attributes of the outermost element, as `write` leaves one out."""
+        return [str(label) for label in self.element.attrib]
+
+    def scope(self) -> Scope:
+        """The namespaces in scope in the outermost element."""
+        return _scope(self.element)
+
+    def _start(
+        self,
+        node: Element,
+        attributes: list[tuple[str, str, str, str]],
+        outer: Scope,
+        rendered: Scope,
+        form: Form,
+        renamed: Scope,
+    ) -> tuple[str, str, Scope, Scope]:
+        """Qualified name, start tag, and the namespaces in scope and rendered from here on."""
+        space = etree.QName(node).namespace or ""
+        prefix = renamed.get(space, node.prefix or "")
+        local = etree.QName(node).localname
+        name = f"{prefix}:{local}" if prefix else local
+        used = {prefix: space}
+        pairs: list[tuple[str, str, str]] = []
+        for uri, tag, label, value in attributes:
+            label = (renamed.get(uri) or label) if uri and label != "xml" else label
+            if label and label != "xml":
+                used[label] = uri
+            pairs.append((uri, tag, f'{label + ":" if label else ""}{tag}="{escape_attribute(value)}"'))
+        own = {renamed.get(uri, each): uri for each, uri in self._declared(node).items()}
+        scope = {**outer, **own, **used}
+        listed = {"" if each == "#default" else each for each in form.prefixes}
+        written = used.keys() | (listed & (scope.keys() | {""})) if form.exclusive else scope.keys()
+        fresh = {each: scope.get(each, "") for each in written if rendered.get(each) != scope.get(each, "")}
+        parts = [
+            f'xmlns:{each}="{escape_attribute(uri)}"' if each else f'xmlns="{escape_attribute(uri)}"'
+            for each, uri in sorted(fresh.items())
+            if each or uri or rendered.get("")
+        ]
+        parts += [text for _, _, text in sorted(pairs)]
+        return name, f"<{' '.join([name, *parts])}>", scope, {**rendered, **fresh}
+
+    def _declared(self, node: Element) -> Scope:
+        """What a node declares itself."""
+        known = self._own.get(node)
+        if known is None:
+            parent = node.getparent()
+            outer = _scope(parent) if parent is not None else {}
+            known = {each: uri for each, uri in _scope(node).items() if outer.get(each, "") != uri}
+            self._own[node] = known
+        return known
+
+    def _attributes_of(self, node: Element) -> list[tuple[str, str, str, str]]:
+        """Namespace, local name, prefix and value of each attribute."""
+        known = self._attributes.get(node)
+        if known is None:
+            known = []
+            for position, (label, value) in enumerate(node.attrib.items(), 1):
+                uri, _, tag = str(label).rpartition("}")
+                prefix = str(_ATTRIBUTE_NAME(node, position=position)).partition(":")[0] if uri else ""
+                known.append((uri.removeprefix("{"), tag, prefix, str(value)))
+            self._attributes[node] = known
+        return known
+
+    def _inherited(self, node: Element, names: tuple[str, ...]) -> list[tuple[str, str, str, str]]:
+        found: list[tuple[str, str, str, str]] = []
+        for name in names:
+            label = f"{_XML}{name}"
+            value = next((each.get(label) for each in node.iterancestors() if each.get(label)), None)
+            if value is not None and node.get(label) is None:
+                found.append((_XML[1:-1], name, "xml", value))
+        return found
+
+
+def _scope(element: Element) -> dict[str, str]:
+    return {prefix or "": uri or "" for prefix, uri in element.nsmap.items() if prefix != "xml"}
+
+
+def _label(attribute: tuple[str, str, str, str]) -> str:
+    uri, tag, _, _ = attribute
+    return f"{{{uri}}}{tag}" if uri else tag
