@@ -176,13 +176,16 @@ class Network:
         return self.answer(request.body, response)
 
     def deliver(self, payload: bytes, timeout: float = 30.0) -> HTTPResponse:
-        """Hand these bytes to the service."""
+        """Hand these bytes to the service. What a service says after its end is heard by nobody."""
+        service = self.service
         try:
-            answer = self.loop.run(self.service.receive(payload, Arrival("/", "")), timeout)
+            answer = self.loop.run(service.receive(payload, Arrival("/", "")), timeout)
         except castile.UsageError as error:
             raise castile.TransportError("the service is down") from error
         except TimeoutError as error:
             raise castile.TransportError("no answer in time") from error
+        if self.down or service is not self.service:
+            raise castile.TransportError("the service died before it answered")
         self.log.append(Exchange(payload, answer.body, answer.status))
         wait = dict(answer.headers).get("Retry-After")
         return HTTPResponse(answer.status, answer.body, answer.content_type, float(wait) if wait else None)

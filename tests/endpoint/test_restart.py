@@ -85,10 +85,12 @@ def die(pair: Pair) -> None:
     """The service's process is gone; the next one opens what it left on the disk."""
     old, folder = pair.service, pair.folder
     assert folder is not None
+    pair.network.down = True  # what other exchanges commit after the image was taken never was
     copied = image(pair.party.store, folder / "after")
     pair.loop.run(old.stop())
     pair.folder = copied.parent
     pair.start_service()
+    pair.network.down = False
 
 
 @pytest.mark.row("F11", "F36", "I1", "I7", "N11", "ST-30")
