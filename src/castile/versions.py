@@ -182,6 +182,14 @@ _SC13: Final = "http://docs.oasis-open.org/ws-sx/ws-secureconversation/200512"
 WSSC_2005: Final = Conversation("WS-SC 2005/02", _SC05, f"{_SC05}/sct", f"{_SC05}/dk")
 WSSC_1_3: Final = Conversation("WS-SC 1.3", _SC13, f"{_SC13}/sct", f"{_SC13}/dk")
 WSSC: Final = {row.namespace: row for row in (WSSC_2005, WSSC_1_3)}
+CONVERSATION_REASONS: Final = {
+    "BadContextToken": "The requested context elements are insufficient or unsupported.",
+    "UnsupportedContextToken": "Not all of the values associated with the SCT are supported.",
+    "UnknownDerivationSource": "The specified source for the derivation is unknown.",
+    "RenewNeeded": "The provided context token has expired.",
+    "UnableToRenew": "The specified context token could not be renewed.",
+}
+"""What a fault about a context says, in either edition (WS-SC 1.3, 9)."""
 
 TRUST_OF: Final = {WSSC_2005.namespace: WST_2005, WSSC_1_3.namespace: WST_1_3}
 """The WS-Trust twin of each WS-SecureConversation edition."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from castile.protocol import destination, issuer
 from castile.protocol.source import Phase
 from castile.security.keys import ContextKey
 from tests.endpoint.conftest import Pairs
-from tests.endpoint.forge import Forger, key_of
+from tests.endpoint.forge import OTHER, Forger, key_of, planted
 from tests.endpoint.lives import LIFE, Moved, Watched, settings
 from tests.endpoint.pair import BODY, FAMILIES, Pair, action_of, body, fault_of, tables, until
 
@@ -214,3 +216,28 @@ def test_a_cancelled_context_serves_nobody_in_the_store(pairs: Pairs, tmp_path: 
     assert [(each.number, each.action) for each in later.unfinished()] == [(2, "urn:test/Tell")]
     assert later.call_raw("urn:test/Echo", body(3)) == body(3)
     assert pair.bodies == [body(1), body(3)]
+
+
+@pytest.mark.row("SC-40", "RE-70")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_text_for_every_context_that_is_no_good(pairs: Pairs, family: str) -> None:
+    """Unknown, cancelled, another service's, none: whoever refuses it, the answer is the same."""
+    pair = pairs(family)
+    client = pair.client()
+    client.call_raw("urn:test/Echo", BODY)
+    cancelled = key_of(client)
+    client.close()
+    here = planted(pair.party.store, pair.policy, "service", pair.party.realm)
+    nowhere = "urn:uuid:00000000-0000-4000-8000-000000000000"
+    token = here.token.replace(here.identifier.encode(), nowhere.encode())
+    unknown = replace(here, identifier=nowhere, token=token)
+    elsewhere = planted(pair.party.store, pair.policy, "service", OTHER)
+    answers = set()
+    for key in (cancelled, unknown, elsewhere, None):
+        forge = Forger(pair.policy, pair.party.store, key)
+        sequence = forge.sequence("urn:any", 1)
+        answer = pair.receive(forge(Kind.APPLICATION, BODY, sequence, action="urn:test/Echo"))
+        assert answer.status == 500
+        answers.add(re.sub(rb"urn:uuid:[0-9a-f-]{36}", b"", answer.body))
+    assert len(answers) == 1
+    assert b"The requested context elements are insufficient or unsupported." in answers.pop()

@@ -6,7 +6,7 @@ import pytest
 from lxml import etree
 
 from castile.protocol import faults
-from castile.versions import WSRM, WSRM_1_0, WSRM_1_1, WSSC, WSSC_1_3, WST_1_3
+from castile.versions import CONVERSATION_REASONS, WSRM, WSRM_1_0, WSRM_1_1, WSSC, WSSC_1_3, WST_1_3
 from tests.protocol.cases import EDITIONS, RM10, RM11, SC13
 
 
@@ -97,7 +97,7 @@ def test_a_carriage_return_survives_canonical_text() -> None:
 
 @pytest.mark.row("SC-40")
 @pytest.mark.parametrize("edition", list(WSSC))
-@pytest.mark.parametrize("name", list(faults.CONVERSATION_REASONS))
+@pytest.mark.parametrize("name", list(CONVERSATION_REASONS))
 def test_context_faults_are_in_the_edition_of_the_context(edition: str, name: str) -> None:
     error = faults.conversation_violation(edition, name, "the cause stays here")
     assert error.fault.subcode == (edition, name)

@@ -23,6 +23,7 @@ from castile.protocol.actions import Acknowledge, Fail, Purge, Resend, SourceAct
 from castile.protocol.destination import Destination
 from castile.protocol.faults import RM_REASONS, conversation_violation, unknown_sequence
 from castile.protocol.source import Source
+from castile.security.tokens import bad_context
 from castile.security.trace import KeyIdentity
 from castile.store import Transaction
 from castile.store.records import ContextRecord, DestinationRecord, SourceRecord
@@ -151,13 +152,13 @@ class Turn:
         record = self.stored_context(key.name)
         if record is None or (record.ended is not None and not self._cancels(key.name)):
             self.party.keyring.forget(key.name)
-            raise bad_context(self.party, "the context is unknown here, or was cancelled")
+            raise unusable_context(self.party, "the context is unknown here, or was cancelled")
         state = record.state
         if isinstance(state, issuer.Context):
             if self.inbound.kind is not Kind.RENEW and record.ended is None:
                 self._use(record, state, key.instance)
         elif not state.recoverable(self.now, self.party.settings.timers, testing=self.party.settings.testing):
-            raise bad_context(self.party, "the context has ended")
+            raise unusable_context(self.party, "the context has ended")
         return record
 
     def _cancels(self, context: str) -> bool:
@@ -176,7 +177,7 @@ class Turn:
         except Violation as error:
             if error.fault.subcode is not None and error.fault.subcode[1] == "RenewNeeded":
                 raise  # under the key that only has to be renewed
-            raise bad_context(self.party, str(error)) from None
+            raise unusable_context(self.party, str(error)) from None
         if after != state:
             self.tx.save_context(replace(record, state=after))
 
@@ -280,14 +281,10 @@ def acknowledgement(identifier: str, action: Acknowledge, edition: Reliability) 
     ).render(edition)
 
 
-def bad_context(party: Party, cause: str) -> SecurityFailure:
+def unusable_context(party: Party, cause: str) -> SecurityFailure:
     """The refusal of a message whose context isn't usable here (WS-SC 9, SC-40)."""
-    conversation = party.policy.conversation
-    if conversation is None:
-        return SecurityFailure(cause)
-    fault = conversation_violation(conversation.namespace, "BadContextToken", cause).fault
-    # Its key counts as missing: the fault doesn't go out under it.
-    return SecurityFailure(cause, part="wsc:SecurityContextToken", missing_key=True, fault=fault)
+    edition = party.policy.conversation
+    return SecurityFailure(cause) if edition is None else bad_context(edition, cause)
 
 
 def action_not_supported(party: Party, action: str) -> SOAPFault:

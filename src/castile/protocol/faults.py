@@ -11,7 +11,7 @@ from typing import Final
 
 from castile.errors import Exchange, FaultCode, SOAPFault, Violation
 from castile.protocol.ranges import Range
-from castile.versions import TRUST_OF, WSRM
+from castile.versions import CONVERSATION_REASONS, TRUST_OF, WSRM
 
 RM_REASONS: Final = {
     "SequenceTerminated": "The Sequence has been terminated due to an unrecoverable error.",
@@ -29,15 +29,6 @@ RM_REASONS: Final = {
     ),
 }
 """WS-RM 1.2, 4.2 to 4.8; WS-RM 1.0, 4."""
-
-CONVERSATION_REASONS: Final = {
-    "BadContextToken": "The requested context elements are insufficient or unsupported.",
-    "UnsupportedContextToken": "Not all of the values associated with the SCT are supported.",
-    "UnknownDerivationSource": "The specified source for the derivation is unknown.",
-    "RenewNeeded": "The provided context token has expired.",
-    "UnableToRenew": "The specified context token could not be renewed.",
-}
-"""WS-SC 1.3, 9."""
 
 TRUST_REASONS: Final = {
     "InvalidRequest": "The request was invalid or malformed.",

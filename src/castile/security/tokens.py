@@ -45,6 +45,7 @@ from castile.security.keys import (
 )
 from castile.security.trace import KeyDerived, KeyIdentity, Trace
 from castile.versions import (
+    CONVERSATION_REASONS,
     ENCRYPTED_KEY,
     ENCRYPTED_KEY_SHA1,
     THUMBPRINT_SHA1,
@@ -115,7 +116,7 @@ def bad_context(edition: Conversation, text: str, *, missing: bool = True) -> Se
     """The security context is not known here, or no longer (features SC-40)."""
     fault = SOAPFault(
         "Sender",
-        "The security context token is expired or is not valid.",
+        CONVERSATION_REASONS["BadContextToken"],
         (edition.namespace, "BadContextToken"),
     )
     return SecurityFailure(text, part="wsc:SecurityContextToken", missing_key=missing, fault=fault)
@@ -274,7 +275,7 @@ class Tokens:
         edition = edition_of(entry.element) or next(iter(WSSC.values()))
         fault = SOAPFault(
             "Sender",
-            "The specified source for the derivation is unknown.",
+            CONVERSATION_REASONS["UnknownDerivationSource"],
             (edition.namespace, "UnknownDerivationSource"),
         )
         return SecurityFailure("the source of a DerivedKeyToken is unknown", part=entry.part, fault=fault)
