@@ -478,3 +478,22 @@ def test_contexts_are_reclaimed_after_their_window(pairs: Pairs) -> None:
         client.close(keep=True)
         clock.seconds += LIFE / 2
         assert len(contexts(pair)) <= 6
+
+
+@pytest.mark.row("SC-33")
+def test_renewals_make_room_too(pairs: Pairs) -> None:
+    """One context that is renewed for ever: the sequences that ended under it, and others, are gone."""
+    clock = Moved()
+    pair = pairs(clock=clock, settings=settings(retention=LIFE))
+    other = pair.client()
+    other.call_raw("urn:test/Echo", BODY)
+    other.close()
+    client = pair.client()
+    client.call_raw("urn:test/Echo", BODY)
+    assert client.context is not None
+    for _ in range(4):
+        clock.seconds += LIFE / 2
+        client.context.renew()
+    assert client.call_raw("urn:test/Echo", BODY) == BODY
+    assert len(pair.party.store.run(lambda tx: tx.contexts(ended=True)).result()) == 1
+    assert len(pair.party.store.run(lambda tx: tx.destinations()).result()) == 1

@@ -413,7 +413,7 @@ def test_the_facts_of_a_renewal() -> None:
     assert (told.identifier, told.instance, told.key_bits) == ("urn:sct", "urn:instance-1", 128)
 
 
-# ---------------------------------------------------------------- cancelling and reclaiming
+# ---------------------------------------------------------------- cancelling
 
 
 @pytest.mark.row("SC-29")
@@ -434,16 +434,6 @@ def test_cancel(phase: Phase) -> None:
 @pytest.mark.parametrize("proof", [None, "", "urn:other", "URN:SCT"])
 def test_a_foreign_cancel_is_refused(phase: Phase, proof: str | None) -> None:
     assert fault_of(context_in(phase), Cancel(proof)) == "FailedAuthentication"
-
-
-@pytest.mark.row("SC-33")
-def test_when_a_context_is_reclaimed() -> None:
-    assert issued().reclaim_at() == START + LIFE + WINDOW
-    cancelled, _ = cancel(issued(), after(100), proof="urn:sct")
-    assert cancelled.reclaim_at() == START + 100 + SETTINGS.timers.retention
-    quick = Settings(timers=Timers(token_lifetime=5, token_cache_after_expiry=3), testing=True)
-    assert issued(settings=quick).reclaim_at(quick) == START + 8
-    assert issued().reclaim_at(replace(quick, testing=False)) == START + LIFE + 600
 
 
 EVENTS = st.one_of(

@@ -23,7 +23,7 @@ from castile.store.records import ContextRecord
 from castile.versions import Conversation, Trust
 
 SWEPT_ROWS: Final = 256
-"""Old rows that go, at most, when a context is made."""
+"""Old rows that go, at most, when a context is made or renewed."""
 
 
 def issue(turn: Turn) -> Outgoing:
@@ -33,8 +33,7 @@ def issue(turn: Turn) -> Outgoing:
     if body.request_type != "Issue":
         raise trust_violation(edition.namespace, "InvalidRequest", "the action asks for an Issue")
     request = _request(turn, body, turn.inbound.verified.principal or "")
-    # Each new context makes room for the next: what nothing can refer to any more goes (SC-33).
-    turn.tx.sweep(turn.now, SWEPT_ROWS)
+    _make_room(turn)
     # Of whom nobody knows the name there may be many.
     own = turn.tx.count_contexts(party.side, request.principal) if request.principal else 0
     census = issuer.Census(own, turn.tx.count_contexts(party.side))
@@ -75,10 +74,17 @@ def renew(turn: Turn) -> Outgoing:
         after_expiry=party.settings.allow_renewal_after_expiry,
     )
     state, _ = issuer.step(context, event, turn.now, party.settings)
+    _make_room(turn)
     turn.tx.save_context(replace(record, state=state, expires=state.expires))
     party.keyring.forget(state.identifier)  # which keys it has now is read again at need
     answer = issuer.answer(request, granted, state.identifier, instance, entropy)
     return _issued(turn, Kind.RENEW_RESPONSE, answer, secret)
+
+
+def _make_room(turn: Turn) -> None:
+    """What nothing can refer to any more goes (SC-33): each new key makes room for the next, also
+    where one context is renewed for ever."""
+    turn.tx.sweep(turn.now, SWEPT_ROWS)
 
 
 def _request(turn: Turn, body: trust.RequestSecurityToken, principal: str) -> issuer.Request:

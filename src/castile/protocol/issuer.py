@@ -148,12 +148,6 @@ class Context:
             self.phase is Phase.USABLE and self.current.created - timers.clock_skew <= now.utc < self.expires
         )
 
-    def reclaim_at(self, settings: Settings = _SETTINGS) -> float:
-        """UTC: from then on nothing can refer to it any more (SC-33)."""
-        if self.cancelled_at is not None:
-            return self.cancelled_at + settings.timers.retention
-        return self.expires + _window(settings)
-
 
 def grant(
     request: Request,
