@@ -33,9 +33,10 @@ from castile.credentials import (
 )
 from castile.endpoint import recover
 from castile.endpoint.party import NewId, Party, reliability_log
+from castile.endpoint.reports import report
+from castile.endpoint.requests import in_doubt
 from castile.errors import (
     FaultReceived,
-    InDoubt,
     NotReliable,
     SequenceUnknown,
     SOAPFault,
@@ -47,7 +48,7 @@ from castile.protocol import source
 from castile.protocol.conversation import Conversation
 from castile.pump import Pump
 from castile.security.certificates import CertificateKey
-from castile.store.records import ReplyRow, SourceRecord
+from castile.store.records import OutboxRow, ReplyRow, SourceRecord
 from castile.transport.carrier import Carrier
 from castile.transport.http import HTTP, HTTPClient
 from castile.transport.wire import KeyLog, WireLog
@@ -271,14 +272,14 @@ class Client:
             sequence = ClientSequence(self._pump)
             if not sequence.wait_until_acknowledged(timers.close_timeout):
                 rows = self._store.run(lambda tx: tx.outbox(key)).result()
-                self._leave(tuple(row.number for row in rows if row.number is not None))
+                self._leave(rows)
                 return
             self._pump.finish(key, timers.close_timeout)
         retired = self._pump.retired
         if retired.keys:
             self._pump.wait(lambda: not retired.waits(), self._pump.now().tick + timers.close_timeout)
-        if numbers := retired.in_doubt():
-            self._leave(numbers)
+        if rows := retired.in_doubt():
+            self._leave(rows)
         retired.give_back()
         self._give_back()
 
@@ -289,11 +290,12 @@ class Client:
         if state is not None and any(each.identifier == state.identifier for each in pending):
             self._pump.conversations.cancel(state)
 
-    def _leave(self, numbers: tuple[int, ...]) -> None:
+    def _leave(self, rows: list[OutboxRow]) -> None:
         """Time is up with something unanswered: never silently (RM-134)."""
+        doubt = in_doubt("closed without a store while messages were unanswered", rows)
         if self._store.location is None:
-            raise InDoubt("closed without a store while messages were unanswered", numbers=numbers)
-        reliability_log.warning("messages %s stay in the store for the next process", numbers)
+            raise doubt
+        reliability_log.warning("messages %s stay in the store for the next process", doubt.numbers)
 
     def __enter__(self) -> Self:
         return self
@@ -411,7 +413,7 @@ class ClientSequence:
         """True once every message submitted so far is acknowledged and every call answered.
 
         False at the time-out (seconds; None: for ever), with nothing changed. Raises `InDoubt`
-        with the numbers if the sequence failed.
+        with the numbers, and the digests of what is in them, if the sequence failed.
         """
         record = self._record()
         highest = record.state.highest
@@ -422,7 +424,7 @@ class ClientSequence:
             if current.state.phase is source.Phase.FAILED:
                 numbers = tuple(current.state.missing.numbers())
                 if numbers:
-                    raise InDoubt(f"the sequence failed: {current.state.reason}", numbers=numbers)
+                    raise self._pump.in_doubt(current, numbers)
                 return True
             gaps = current.state.acknowledged.gaps(highest)
             return not gaps and not self._pump.run(
@@ -431,29 +433,27 @@ class ClientSequence:
 
         return self._pump.wait(ready, deadline)
 
+    def wait_until_completed(self, timeout: float | None = None) -> bool:
+        """`wait_until_acknowledged`, then close and terminate it, all in `timeout` seconds.
+
+        True once it is terminated: nothing of it is left but that it was. False at the time-out.
+        """
+        until = self._pump.now().tick + (timeout if timeout is not None else 1e9)
+        if not self.wait_until_acknowledged(timeout):
+            return False
+        key = self._record().state.key
+        ended = self._pump.finish(key, max(0.0, until - self._pump.now().tick))
+        return ended.state.phase is source.Phase.TERMINATED
+
     def close(self, timeout: float = 30.0) -> None:
         """Close and terminate it: no more messages. Raises `UsageError` while messages are
         unacknowledged."""
         self._pump.finish(self._record().state.key, timeout)
 
     def report(self) -> dict[str, object]:
-        """Its state, numbers and acknowledgements (RM-132), ready for JSON."""
+        """Its state, numbers, acknowledgements and last error (RM-132), ready for JSON."""
         record = self._record()
-        rows = self._pump.run(lambda tx: tx.outbox(record.state.key))
-        state = record.state
-        return {
-            "state": state.phase.value,
-            "identifier": state.identifier,
-            "peer": record.endpoint,
-            "secure": state.context is not None,
-            "context": state.context,
-            "highest": state.highest,
-            "acknowledged": [list(each) for each in state.acknowledged.ranges],
-            "missing": [list(each) for each in state.unacknowledged],
-            "depth": len(rows),
-            "reason": state.reason,
-            "last_error": next((row.last_error for row in rows if row.last_error), None),
-        }
+        return self._pump.run(lambda tx: report(tx, record))
 
     def _record(self) -> SourceRecord:
         key = self._pump.key

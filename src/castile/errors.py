@@ -22,6 +22,7 @@ and `Retry` (run me again later).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -229,10 +230,17 @@ class InDoubt(CastileError):
     code = "in-doubt"
 
     def __init__(
-        self, message: str, *, numbers: tuple[int, ...], exchange: Exchange | None = None
+        self,
+        message: str,
+        *,
+        numbers: tuple[int, ...],
+        digests: Mapping[int, str] | None = None,
+        exchange: Exchange | None = None,
     ) -> None:
         super().__init__(message, exchange=exchange)
         self.numbers = numbers
+        self.digests: dict[int, str] = dict(digests or {})
+        """SHA-256, in hex, of the canonical body of each that is still here (RM-134)."""
 
 
 class StoreError(CastileError):
@@ -245,6 +253,12 @@ class StoreBusy(StoreError):
     """Another process holds the store, or a lock was not to be had in time."""
 
     code = "store-busy"
+
+
+class StoreFenced(StoreError):
+    """Another process has taken over what this one had in the store, which must be opened again."""
+
+    code = "store-fenced"
 
 
 class StoreFull(StoreError):

@@ -25,6 +25,7 @@ from castile.endpoint.answers import Answered
 from castile.endpoint.inbound import Confirmations, Inbound, log_refusal, read
 from castile.endpoint.outbound import Outgoing, prepare
 from castile.endpoint.party import Party, reliability_log
+from castile.endpoint.requests import in_doubt
 from castile.errors import (
     CastileError,
     Exchange,
@@ -487,8 +488,13 @@ class Pump:
 
     @staticmethod
     def _doubt(row: OutboxRow, text: str) -> InDoubt:
-        number = row.number or 0
-        return InDoubt(f"message {number}: {text}", numbers=(number,), exchange=_exchange(row))
+        return in_doubt(f"message {row.number}: {text}", [row], exchange=_exchange(row))
+
+    def in_doubt(self, record: SourceRecord, numbers: tuple[int, ...]) -> InDoubt:
+        """What is told of a sequence that has failed without these numbers."""
+        rows = self.run(lambda tx: tx.outbox(record.state.key))
+        text = f"the sequence failed: {record.state.reason}"
+        return in_doubt(text, rows, numbers, Exchange(sequence=record.state.identifier))
 
     # the thread
 

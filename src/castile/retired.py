@@ -15,6 +15,7 @@ from castile.endpoint.party import Party, reliability_log
 from castile.errors import CastileError
 from castile.protocol import source
 from castile.store import Transaction
+from castile.store.records import OutboxRow
 
 
 @dataclass(slots=True)
@@ -135,12 +136,12 @@ class Retired:
             if record.state.phase is source.Phase.CREATING and record.state.key not in self.keys:
                 requests.admit(self.party, tx, record.state.key, now)
 
-    def in_doubt(self) -> tuple[int, ...]:
-        """Numbers of messages of this process in sequences that aren't finished."""
+    def in_doubt(self) -> list[OutboxRow]:
+        """Messages of this process in sequences that aren't finished."""
 
-        def step(tx: Transaction) -> tuple[int, ...]:
+        def step(tx: Transaction) -> list[OutboxRow]:
             rows = [row for key in self.keys if key in self._own for row in tx.outbox(key)]
-            return tuple(row.number for row in rows if row.kind == "application" and row.number is not None)
+            return [row for row in rows if row.kind == "application"]
 
         return self.party.run(step)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 
@@ -354,6 +355,11 @@ def test_giving_up_is_by_time_and_names_the_numbers(pairs: Pairs) -> None:
     with pytest.raises(castile.InDoubt) as all_of_them:
         client.sequence.wait_until_acknowledged(5)
     assert all_of_them.value.numbers == (2, 3)
+    digests = {number: sha256(body(number)).hexdigest() for number in (2, 3)}
+    assert (told.value.digests, all_of_them.value.digests) == ({3: digests[3]}, digests)
+    shown = client.sequence.report()
+    assert (shown["state"], shown["missing"], shown["depth"]) == ("failed", [[2, 3]], 2)
+    assert "the request was lost" in str(shown["last_error"]) and shown["next_attempt"] is None
     pair.network.down = False
     assert client.call_raw("urn:test/Echo", body(4)) == body(4)
 

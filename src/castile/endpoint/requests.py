@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -19,7 +20,7 @@ from castile.endpoint.outbound import Outgoing
 from castile.endpoint.party import Party
 from castile.endpoint.replies import acknowledgement_of
 from castile.endpoint.turn import acknowledgement, carry_out
-from castile.errors import NotReliable, SecurityContextExpired, UsageError
+from castile.errors import Exchange, InDoubt, NotReliable, SecurityContextExpired, UsageError
 from castile.messages import reliability
 from castile.messages.addressing import EPR
 from castile.messages.security import SecurityTokenReference
@@ -28,7 +29,7 @@ from castile.protocol import source
 from castile.protocol.actions import Acknowledge, Number, SendClose, SendLastMessage, SendTerminate
 from castile.protocol.conversation import Conversation
 from castile.protocol.source import Source
-from castile.store import Transaction
+from castile.store import UNCHANGED, Transaction
 from castile.store.records import OutboxKind, OutboxRow, ReplyRow, SourceRecord
 from castile.versions import Reliability
 
@@ -158,6 +159,22 @@ ONE_WAY: Final = ""
 def request_digest(body: bytes) -> bytes:
     """What is kept of a request once it is answered, to know its body again."""
     return hashlib.sha256(body).digest()
+
+
+def in_doubt(
+    text: str,
+    rows: Iterable[OutboxRow],
+    numbers: tuple[int, ...] | None = None,
+    exchange: Exchange | None = None,
+) -> InDoubt:
+    """The error that names `numbers`, or those of all `rows`, and what their messages were (RM-134)."""
+    digests = {
+        row.number: request_digest(row.body).hex()
+        for row in rows
+        if row.number is not None and (numbers is None or row.number in numbers)
+    }
+    numbers = tuple(digests) if numbers is None else numbers
+    return InDoubt(text, numbers=numbers, digests=digests, exchange=exchange)
 
 
 def bound(party: Party, tx: Transaction, key: str, now: Now) -> bool:
@@ -302,6 +319,7 @@ def repeat_later(
     tx.update_outbox(
         message_id,
         attempts=attempts,
+        tried=now.utc if error is not None else UNCHANGED,
         due=None if ended else now.utc + wait,
         last_error=error if error is not None else row.last_error,
     )

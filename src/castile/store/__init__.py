@@ -158,6 +158,7 @@ class Transaction(Protocol):
         *,
         due: float | Unchanged | None = UNCHANGED,
         attempts: int | Unchanged = UNCHANGED,
+        tried: float | Unchanged = UNCHANGED,
         acknowledged: bool | Unchanged = UNCHANGED,
         signatures: tuple[tuple[bytes, ...], ...] | Unchanged = UNCHANGED,
         last_error: str | Unchanged | None = UNCHANGED,

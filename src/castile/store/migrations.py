@@ -60,7 +60,7 @@ _FIRST: Final = (
         kind TEXT NOT NULL, side TEXT NOT NULL, endpoint TEXT NOT NULL, action TEXT NOT NULL,
         submitted REAL NOT NULL, relates_to TEXT, two_way INTEGER NOT NULL,
         answers_sequence TEXT, answers_number INTEGER, fault INTEGER NOT NULL, call BLOB,
-        due REAL, attempts INTEGER NOT NULL, acknowledged INTEGER NOT NULL,
+        due REAL, attempts INTEGER NOT NULL, tried REAL, acknowledged INTEGER NOT NULL,
         body BLOB NOT NULL, key BLOB, signatures BLOB, last_error BLOB, checksum BLOB NOT NULL
     )""",
     """CREATE INDEX castile_outbox_sequence ON castile_outbox (sequence_key, number)
@@ -104,7 +104,23 @@ _FIRST: Final = (
     ) WITHOUT ROWID""",
 )
 
-MIGRATIONS: Final = (_FIRST,)
+_OWNERS: Final = (
+    """CREATE TABLE castile_owners (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        pid INTEGER NOT NULL, host TEXT NOT NULL, since REAL NOT NULL,
+        commits INTEGER NOT NULL, ended REAL
+    )""",
+    "CREATE INDEX castile_owners_open ON castile_owners (id) WHERE ended IS NULL",
+    "ALTER TABLE castile_contexts ADD COLUMN owner INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE castile_sources ADD COLUMN owner INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE castile_destinations ADD COLUMN owner INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE castile_outbox ADD COLUMN owner INTEGER NOT NULL DEFAULT 0",
+    "DROP INDEX castile_outbox_due",
+    """CREATE INDEX castile_outbox_due ON castile_outbox (side, endpoint, owner, due)
+        WHERE due IS NOT NULL""",
+)
+
+MIGRATIONS: Final = (_FIRST, _OWNERS)
 VERSION: Final = len(MIGRATIONS)
 
 

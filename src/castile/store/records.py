@@ -35,6 +35,8 @@ class ContextRecord:
     """When the last instance ends."""
     ended: float | None = None
     """When it was cancelled or lost; swept after the retention."""
+    owner: int = 0
+    """Which opening of the store uses it: id of a `castile.store.owners.Owner`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,8 @@ class SourceRecord:
     """The sequence in the other direction: identifier of a `DestinationRecord`."""
     ended: float | None = None
     """When it was terminated or failed; swept after the retention. None: unfinished."""
+    owner: int = 0
+    """Which opening of the store sends its messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,8 @@ class DestinationRecord:
     source: str | None = None
     """The sequence in the other direction: key of a `SourceRecord`."""
     ended: float | None = None
+    owner: int = 0
+    """Which opening of the store hands its messages to the application, while there are any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +104,15 @@ class OutboxRow:
     key: str | None = field(default=None, repr=False)
     """The caller's own key of the call; sealed, found by its keyed digest."""
     attempts: int = 0
+    tried: float | None = None
+    """When the last attempt failed."""
     acknowledged: bool = False
     signatures: tuple[tuple[bytes, ...], ...] | None = field(default=None, repr=False)
     """Values of the signatures of each attempt, where an answer must confirm them; sealed."""
     last_error: str | None = field(default=None, repr=False)
     """Sealed: a peer's fault may quote application text."""
+    owner: int = 0
+    """That of its sequence: which opening of the store sends it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -206,6 +206,7 @@ class SQLiteTransaction:
         *,
         due: float | Unchanged | None = UNCHANGED,
         attempts: int | Unchanged = UNCHANGED,
+        tried: float | Unchanged = UNCHANGED,
         acknowledged: bool | Unchanged = UNCHANGED,
         signatures: tuple[tuple[bytes, ...], ...] | Unchanged = UNCHANGED,
         last_error: str | Unchanged | None = UNCHANGED,
@@ -213,6 +214,7 @@ class SQLiteTransaction:
         changes = _changes(
             due=due,
             attempts=attempts,
+            tried=tried,
             acknowledged=acknowledged,
             signatures=signatures,
             last_error=last_error,

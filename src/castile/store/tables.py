@@ -7,7 +7,9 @@ Every row has
 - *sealed* columns, whose associated data are the table, the column and all immutable plain
   columns: a sealed value opens in its own row only;
 - `checksum`, keyed, over all plain columns and over which sealed ones are empty: a flipped bit
-  of an attempt counter is found like one of a body.
+  of an attempt counter is found like one of a body;
+- perhaps `owner`, outside the checksum: it changes for many rows in one statement when a process
+  takes over from a dead one, and a wrong one only makes another process do the same work.
 """
 
 # ruff: noqa: S608 - what is put into statements are names of this package only
@@ -74,6 +76,9 @@ class Table(Generic[R]):
         self.key = key
         hints = typing.get_type_hints(record)
         fields = [field.name for field in dataclasses.fields(record)]  # type: ignore[arg-type]
+        self.owned = "owner" in fields
+        """Whether rows belong to a process."""
+        fields = [field for field in fields if field != "owner"]
         self._sealed = tuple(_sealed(field, hints[field]) for field in fields if field in sealed)
         fixed = [field for field in fields if field not in sealed and field not in mutable]
         changing = [field for field in fields if field not in sealed and field in mutable]
@@ -90,7 +95,8 @@ class Table(Generic[R]):
         kinds = [_kind(hints[field]) for field in self._fields]
         self._floats = tuple(i for i, kind in enumerate(kinds, self._extra) if kind is float)
         self._bools = tuple(i for i, kind in enumerate(kinds) if kind is bool)
-        self.columns = (*self.plain, *(column.name for column in self._sealed), "checksum")
+        owner = ("owner",) if self.owned else ()
+        self.columns = (*self.plain, *(column.name for column in self._sealed), *owner, "checksum")
         self._statements()
 
     def _statements(self) -> None:
@@ -129,6 +135,8 @@ class Table(Generic[R]):
                 else sealer.seal(column.pack(value), self._prefix[column.name] + identity)
             )
         checksum = sealer.checksum(self._summed(identity, values, [value is None for value in sealed]))
+        if self.owned:
+            return [*values, *sealed, typing.cast(int, getattr(record, "owner")), checksum]
         return [*values, *sealed, checksum]
 
     def read(self, row: Row, sealer: Sealer) -> R:
@@ -291,7 +299,7 @@ OUTBOX: Final = Table(
     OutboxRow,
     key=("message_id",),
     sealed=("body", "key", "signatures", "last_error"),
-    mutable=("due", "attempts", "acknowledged", "signatures", "last_error"),
+    mutable=("due", "attempts", "tried", "acknowledged", "signatures", "last_error"),
     hidden={"call": lambda row: None if row.key is None else call_key(row.endpoint, row.key)},
 )
 INBOX: Final = Table(
