@@ -1,4 +1,5 @@
-"""Messages of one conversation per family and SOAP version, with fixed keys, clock and random bytes.
+"""Messages of one conversation per family and SOAP version, with fixed keys, clock and random bytes:
+with a user's name and password, and as far as the bootstrap goes with each other bootstrap.
 
 ``python -m tests.golden.messages`` writes them anew, for a reviewer to read the difference. Only the
 octets of an EncryptedKey can't be repeated (RSA-OAEP takes random bytes of its own).
@@ -10,6 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -22,8 +24,10 @@ from castile.messages.addressing import EPR, Headers
 from castile.messages.conversation import SecurityContextToken
 from castile.messages.security import SecurityTokenReference
 from castile.messages.soap import Header, Message
-from castile.policy import EndpointPolicy
-from castile.security import ContextKey, Expectation, Protection, SealedKey, protect
+from castile.policy import Bootstrap, EndpointPolicy
+from castile.security import ContextKey, Expectation, Protected, Protection, SealedKey, protect
+from castile.security.anchors import Anchors
+from castile.security.certificates import CertificateKey
 from castile.versions import SOAP_1_1, SOAP_1_2, SOAPVersion
 from tests.security.made import CONTEXT, NOW, SECRET, seeded
 from tests.security.recorded import TIMERS, Keys
@@ -41,13 +45,16 @@ _SEALED_OCTETS: Final = re.compile(
 )
 
 
-@lru_cache(maxsize=1)
-def service() -> tuple[x509.Certificate, RSAPrivateKey]:
-    """The service of these messages."""
-    pem = (FOLDER / "service.pem").read_bytes()
+BOOTSTRAPS: Final[tuple[Bootstrap, ...]] = ("username", "certificate", "mutual", "anonymous")
+
+
+@lru_cache(maxsize=2)
+def identity(name: str) -> CertificateKey:
+    """``service`` or ``client`` of these messages."""
+    pem = (FOLDER / f"{name}.pem").read_bytes()
     private = load_pem_private_key(pem, None)
     assert isinstance(private, RSAPrivateKey)
-    return x509.load_pem_x509_certificate(pem), private
+    return CertificateKey(x509.load_pem_x509_certificate(pem), private)
 
 
 @dataclass(frozen=True)
@@ -59,13 +66,22 @@ class Golden:
     protection: Protection
 
     @property
-    def payload(self) -> bytes:
-        return protect(self.message, self.protection, NOW, seeded(4), TIMERS).payload
+    def protected(self) -> Protected:
+        return protect(self.message, self.protection, NOW, seeded(4), TIMERS)
 
     @property
     def expectation(self) -> Expectation:
         found = self.protection
-        return Expectation(found.policy, found.edition, found.request, found.encrypt or None)
+        peer = identity("client" if found.request else "service")
+        confirmed = found.policy.signature_confirmation and not found.request
+        return Expectation(
+            found.policy,
+            found.edition,
+            found.request,
+            found.encrypt or None,
+            Anchors.of([peer.certificate]),
+            (found.confirm,) if confirmed else None,
+        )
 
 
 def repeatable(payload: bytes) -> bytes:
@@ -74,10 +90,11 @@ def repeatable(payload: bytes) -> bytes:
 
 
 class Writer:
-    """The messages of one family in one SOAP version."""
+    """The messages of one family in one SOAP version, with one bootstrap."""
 
-    def __init__(self, family: str, version: SOAPVersion) -> None:
-        self.policy = EndpointPolicy.of(family, soap=version)
+    def __init__(self, family: str, version: SOAPVersion, bootstrap: Bootstrap = "username") -> None:
+        self.policy = EndpointPolicy.of(family, soap=version, bootstrap=bootstrap)
+        self.prefix = "" if bootstrap == "username" else f"{bootstrap}-"
         assert self.policy.reliability is not None
         assert self.policy.conversation is not None
         assert self.policy.trust is not None
@@ -90,7 +107,14 @@ class Writer:
     def keys(self) -> Keys:
         """Both sides'."""
         contexts: dict[tuple[str, str | None], ContextKey] = {(CONTEXT, None): self.key}
-        return Keys(contexts, [service()], [], {SEALED.sha1: SEALED}, {"ada": "sesame"})
+        both = [identity("service"), identity("client")]
+        return Keys(
+            contexts,
+            [(each.certificate, each.private) for each in both],
+            [each.certificate for each in both],
+            {SEALED.sha1: SEALED},
+            {"ada": "sesame"},
+        )
 
     def headers(self, action: str, *, request: bool, reply: bool = True) -> tuple[Header, ...]:
         edition = self.policy.addressing
@@ -99,18 +123,37 @@ class Writer:
             found = Headers(action, edition.reply_address, relates_to=ASKED if reply else None)
         return addressing.render(found, edition)
 
-    def boot(self, name: str, body: bytes, *, request: bool, renewal: bool = False) -> Golden:
-        assert self.policy.bootstrap is not None
-        parts = self.headers(self.trust.action(name), request=request)
-        protection = Protection(
-            self.policy.bootstrap,
-            self.sc,
-            service()[0] if request else SEALED,
-            request,
-            ("ada", "sesame") if request else None,
-            endorsing=(self.key,) if renewal else (),
+    def boot(self, name: str, asked: bytes, given: bytes, *, renewal: bool = False) -> Iterator[Golden]:
+        """A request and its answer under the bootstrap's policy."""
+        policy = self.policy.bootstrap
+        assert policy is not None
+        client, server = identity("client"), identity("service")
+        asymmetric = policy.binding == "asymmetric"
+        endorsing = [client] if policy.endorsing else []
+        request = self.golden(
+            f"RST/{name}",
+            asked,
+            Protection(
+                policy,
+                self.sc,
+                server.certificate,
+                True,
+                ("ada", "sesame") if policy.username else None,
+                signer=client if asymmetric else None,
+                endorsing=(*endorsing, self.key) if renewal else tuple(endorsing),
+            ),
         )
-        return Golden(name.replace("/", "-"), Message(self.policy.soap, parts, body), protection)
+        yield request
+        confirm = request.protected.signature_values if policy.signature_confirmation else ()
+        key = client.certificate if asymmetric else SEALED
+        signer = server if asymmetric else None
+        protection = Protection(policy, self.sc, key, False, signer=signer, confirm=confirm)
+        yield self.golden(f"RSTR/{name}", given, protection)
+
+    def golden(self, name: str, body: bytes, protection: Protection) -> Golden:
+        parts = self.headers(self.trust.action(name), request=protection.request)
+        message = Message(self.policy.soap, parts, body)
+        return Golden(self.prefix + name.replace("/", "-"), message, protection)
 
     def life(self, name: str, action: str, body: bytes, *rm: Header, request: bool, **how: bool) -> Golden:
         assert self.policy.application is not None
@@ -123,7 +166,7 @@ class Writer:
         return self.life(name, self.rm.action(name), body, *rm, request=request, reply=reply)
 
     def trusted(self) -> Iterator[Golden]:
-        """Issue, Renew, Cancel."""
+        """Issue and Renew."""
         issue = trust.RequestSecurityToken("Issue", self.sc.token_type, 256, bytes(range(32)))
         renew = trust.RequestSecurityToken(
             "Renew", self.sc.token_type, 256, bytes(range(32)), renew_target=self.context
@@ -139,10 +182,12 @@ class Writer:
             expires=NOW.utc + 36_000,
             key_size=256,
         )
-        yield self.boot("RST/SCT", issue.render(self.trust), request=True)
-        yield self.boot("RSTR/SCT", issued.render(self.trust), request=False)
-        yield self.boot("RST/SCT/Renew", renew.render(self.trust), request=True, renewal=True)
-        yield self.boot("RSTR/SCT/Renew", issued.render(self.trust), request=False)
+        answer = issued.render(self.trust)
+        yield from self.boot("SCT", issue.render(self.trust), answer)
+        yield from self.boot("SCT/Renew", renew.render(self.trust), answer, renewal=True)
+
+    def cancelled(self) -> Iterator[Golden]:
+        """Cancel, under the context's own keys."""
         cancel = trust.RequestSecurityToken("Cancel", cancel_target=self.context).render(self.trust)
         done = trust.RequestSecurityTokenResponse(cancelled=True).render(self.trust)
         for name, body, request in (("RST/SCT/Cancel", cancel, True), ("RSTR/SCT/Cancel", done, False)):
@@ -187,7 +232,8 @@ def folder_of(family: str, version: SOAPVersion) -> Path:
 def conversation(family: str, version: SOAPVersion) -> list[Golden]:
     """All messages of this family and SOAP version."""
     writer = Writer(family, version)
-    return [*writer.trusted(), *writer.reliable()]
+    others = [Writer(family, version, each).trusted() for each in BOOTSTRAPS[1:]]
+    return [*writer.trusted(), *writer.cancelled(), *writer.reliable(), *chain.from_iterable(others)]
 
 
 def write() -> None:
@@ -196,7 +242,7 @@ def write() -> None:
         folder = folder_of(family, version)
         folder.mkdir(exist_ok=True)
         for golden in conversation(family, version):
-            path, payload = folder / f"{golden.name}.xml", golden.payload
+            path, payload = folder / f"{golden.name}.xml", golden.protected.payload
             if not path.exists() or repeatable(path.read_bytes()) != repeatable(payload):
                 path.write_bytes(payload)
 

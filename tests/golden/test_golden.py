@@ -16,8 +16,8 @@ from tests.golden.messages import (
     Writer,
     conversation,
     folder_of,
+    identity,
     repeatable,
-    service,
 )
 from tests.security.made import SECRET, receive
 from tests.security.test_oracle import judged
@@ -34,7 +34,7 @@ def test_what_is_made_now_is_what_was_stored(family: str, version: SOAPVersion) 
     assert sorted(path.stem for path in folder.glob("*.xml")) == sorted(each.name for each in made)
     for golden in made:
         stored = (folder / f"{golden.name}.xml").read_bytes()
-        assert repeatable(golden.payload) == repeatable(stored), golden.name
+        assert repeatable(golden.protected.payload) == repeatable(stored), golden.name
         assert len(repeatable(stored)) > 1_000
 
 
@@ -50,12 +50,15 @@ def test_what_was_stored_is_read(family: str, version: SOAPVersion) -> None:
 
 
 def case(golden: Golden, payload: bytes) -> dict[str, str]:
-    message = {"payload": b64encode(payload).decode(), "context": SECRET.hex()}
-    if golden.protection.policy.protection_token == "context":
+    found = golden.protection
+    ours, theirs = ("client", "service") if found.request else ("service", "client")
+    signer = identity(ours).certificate.public_bytes(Encoding.PEM).decode()
+    message = {"payload": b64encode(payload).decode(), "context": SECRET.hex(), "signer": signer}
+    if found.policy.protection_token == "context":
         return {**message, "secret": SECRET.hex()}
-    if not golden.protection.request:
+    if not found.request and found.policy.binding == "symmetric":
         return {**message, "secret": SEALED.octets.hex()}
-    pem = service()[1].private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    pem = identity(theirs).private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     return {**message, "private_key": pem.decode()}
 
 
@@ -70,8 +73,10 @@ def test_xmlsec_verifies_what_was_stored(tmp_path: Path, family: str, version: S
         signed = ["Body", *(header.local for header in golden.message.headers), "Timestamp"]
         if golden.protection.username:
             signed.append("UsernameToken")
+        if not golden.protection.request:
+            signed += ["SignatureConfirmation"] * len(golden.protection.confirm)
         assert result["covered"][0] == signed, golden.name
-        assert result["covered"][1:] == ([["Signature"]] if golden.protection.endorsing else []), golden.name
+        assert result["covered"][1:] == [["Signature"]] * len(golden.protection.endorsing), golden.name
         body = [golden.message.body] if golden.message.body else []
         assert result["content"] == [b64encode(octets).decode() for octets in body], golden.name
         assert ("Body" in result["decrypted"]) == golden.protection.encrypt, golden.name

@@ -53,9 +53,11 @@ def opened_secret(message: dict[str, Any], security: Any) -> bytes:
 
 
 def keys_of(security: Any, secret: bytes, context: bytes) -> dict[str, bytes]:
-    """Derived keys by id; the secret itself under the empty id. `context`: of a token beside it."""
-    keys = {"": secret}
-    tokens = {f"#{token.get(f'{{{WSU}}}Id')}" for token in security.iterfind("{*}SecurityContextToken")}
+    """Derived keys by id, and contexts by their tokens'; the secret itself under the empty id.
+    `context`: of a token beside it."""
+    held = [token.get(f"{{{WSU}}}Id") for token in security.iterfind("{*}SecurityContextToken")]
+    keys = {"": secret} | dict.fromkeys(held, context)
+    tokens = {f"#{name}" for name in held}
     for token in security.iterfind("{*}DerivedKeyToken"):
         length = int(token.findtext("{*}Length") or "32")
         nonce = base64.b64decode(token.findtext("{*}Nonce"))
