@@ -7,7 +7,7 @@ ARGS        =
 MAKEFLAGS  += --no-print-directory
 environment = tools/environment
 
-.PHONY: help demo test oracle check format docs bench interop interop-smoke clean
+.PHONY: help demo test oracle check format docs bench bench-peers interop interop-smoke clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make check   ruff and mypy --strict"
 	@echo "make docs    the documentation, in docs/_build/html"
 	@echo "make bench   measure: CPU per message, calls per second"
+	@echo "make bench-peers castile beside live CXF and Metro, a quarter of an hour (JDK 17 and Maven)"
 	@echo "make interop castile against live CXF and Metro (needs a JDK 17 and Maven); interop-smoke: four cells"
 	@echo "make clean   remove everything that these targets made"
 
@@ -50,6 +51,10 @@ docs:
 bench:
 	@$(environment) $(VENV) --editable '.[serve]'
 	@$(VENV)/bin/python bench/run.py $(ARGS)
+
+bench-peers:
+	@$(environment) $(VENV) --editable '.[serve]'
+	@$(VENV)/bin/python bench/peers.py $(ARGS)
 
 interop:
 	@$(environment) $(VENV) --editable '.[serve]'

@@ -12,12 +12,12 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import IO, Any
 
 import workload
 
@@ -31,28 +31,38 @@ KINDS = {"echo": "request/reply", "tell": "one-way"}
 
 
 class Process:
-    """A Python process that answers each line with a line, both JSON."""
+    """A process that answers each line with a line of JSON."""
 
-    def __init__(self, program: str, processor: int | None, **arguments: object) -> None:
-        command = [sys.executable, str(HERE / program), json.dumps(arguments)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def __init__(
+        self, command: Sequence[object], processor: int | None = None, errors: IO[str] | None = None
+    ) -> None:
+        words = [str(word) for word in command]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=errors, text=True)
+        self._errors = errors
+        self.pid = self._process.pid
         if processor is not None:
-            os.sched_setaffinity(self._process.pid, {processor})
+            os.sched_setaffinity(self.pid, {processor})
 
     def ask(self, **question: object) -> dict[str, Any]:
-        """One line there, one back."""
-        if self._process.stdin is not None:
-            self._process.stdin.write(json.dumps(question) + "\n")
-            self._process.stdin.flush()
-        return self.told()
+        """One line there, one back, both JSON."""
+        self.say(json.dumps(question))
+        answer: dict[str, Any] = json.loads(self.line())
+        return answer
 
-    def told(self) -> dict[str, Any]:
+    def say(self, line: str) -> None:
+        """One line there."""
+        if self._process.stdin is not None:
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+
+    def line(self) -> str:
         """The next line that the process prints."""
         line = self._process.stdout.readline() if self._process.stdout is not None else ""
         if not line:
-            raise SystemExit("bench: a process has ended; its last words stand above")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+            said = Path(self._errors.name).read_text("utf-8", "replace")[-1_500:] if self._errors else ""
+            raise SystemExit(f"bench: a process has ended; its last words: {said or 'above'}")
+        return line
 
     def close(self) -> None:
         """End its input, and wait for it; it is killed if it doesn't end."""
@@ -165,19 +175,23 @@ def cases(folder: Path) -> Iterator[list[Case]]:
         pairs = []
         for mode, durable in itertools.product(workload.MODES, (False, True)):
             stem = folder / mode
-            service = Process(
+            service = _python(
                 "service.py", other, mode=mode, identity=str(folder / "identity.pem"),
                 store=f"{stem}-service.db" if durable else None,
             )  # fmt: skip
             stack.callback(service.close)
-            client = Process(
-                "client.py", one, mode=mode, address=service.told()["address"],
+            client = _python(
+                "client.py", one, mode=mode, address=json.loads(service.line())["address"],
                 certificate=str(folder / "certificate.pem"),
                 store=f"{stem}-client.db" if durable else None,
             )  # fmt: skip
             stack.callback(client.close)
             pairs.append(Pair(mode, durable, client, service))
         yield [Case(*each) for each in itertools.product(pairs, KINDS, CALLERS)]
+
+
+def _python(program: str, processor: int | None, **arguments: object) -> Process:
+    return Process([sys.executable, HERE / program, json.dumps(arguments)], processor)
 
 
 def _processors() -> tuple[int, int] | tuple[None, None]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import workload
 from calls import KINDS
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
-_MARKS = re.compile(r"(<!-- bench: begin -->\n).*(<!-- bench: end -->\n)", re.DOTALL)
+PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
 
 
 def lines(result: dict[str, Any]) -> Iterator[str]:
@@ -25,16 +24,17 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
     yield from _machine(result)
 
 
-def write(result: dict[str, Any]) -> None:
-    """Put the tables between the marks of the page."""
+def write(rows: Iterable[str], program: str) -> None:
+    """Put what a program has found between its marks on the page."""
     text = PAGE.read_text("utf-8")
-    table = "\n".join(lines(result))
-    if not _MARKS.search(text):
-        raise SystemExit(f"bench: {PAGE} has no marks between which the tables stand")
-    PAGE.write_text(_MARKS.sub(lambda found: f"{found[1]}\n{table}\n\n{found[2]}", text), "utf-8")
+    marks = re.compile(rf"(<!-- {program}: begin -->\n).*(<!-- {program}: end -->\n)", re.DOTALL)
+    if not marks.search(text):
+        raise SystemExit(f"bench: {PAGE} has no marks of {program} between which its tables could stand")
+    found = "\n".join(rows)
+    PAGE.write_text(marks.sub(lambda mark: f"{mark[1]}\n{found}\n\n{mark[2]}", text), "utf-8")
 
 
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
     """A table whose columns line up in the terminal too; the first ones are words, the rest numbers."""
     cells = [list(head), *map(list, rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
@@ -57,7 +57,7 @@ def _pair(figures: dict[str, float]) -> list[str]:
 def _messages(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield "CPU µs per message, one thread (minimum and median of the rounds):"
     yield ""
-    yield from _table(
+    yield from table(
         ["suite", "message", "body", "on the wire", "protect", "median", "unprotect", "median"],
         (
             [
@@ -76,7 +76,7 @@ def _messages(rows: list[dict[str, Any]]) -> Iterator[str]:
 def _calls(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield "Calls, 1 KB each way, client and service each a process (CPU: µs of both together per call):"
     yield ""
-    yield from _table(
+    yield from table(
         ["mode", "store", "exchange", "callers", "calls/s", "p50 ms", "p99 ms", "CPU", "median",
          "client", "service", "commits"],
         (
@@ -102,7 +102,7 @@ def _calls(rows: list[dict[str, Any]]) -> Iterator[str]:
 def _ratios(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield "Ratios of calls per second, round by round of this run:"
     yield ""
-    yield from _table(
+    yield from table(
         ["ratio", "exchange", "callers", "median", "least", "most"],
         (
             [

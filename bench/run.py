@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
     if options.json is not None:
         options.json.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
     if options.docs:
-        report.write(result)
+        report.write(report.lines(result), "bench")
     return 0
 
 

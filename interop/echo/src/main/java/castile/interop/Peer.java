@@ -7,7 +7,7 @@ import java.io.IOException;
 import java.net.URL;
 import javax.xml.namespace.QName;
 
-/** A peer of either stack: {@code serve} or {@code call}, as the cell's WSDL on the class path says. */
+/** A peer of either stack: {@code serve}, {@code meter} or calls, as the cell's WSDL on the class path says. */
 public abstract class Peer {
     protected final Options options;
 
@@ -25,6 +25,8 @@ public abstract class Peer {
         try (Journal journal = new Journal(options.path("journal"))) {
             if (options.has("serve")) {
                 serve(journal);
+            } else if (options.has("meter")) {
+                new Meter(Peer::port, this::prepare, options.number("size", 1000)).run();
             } else {
                 Echo port = port();
                 new Caller(port, options, journal).run(prepare(port));

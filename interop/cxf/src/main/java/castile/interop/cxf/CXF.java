@@ -13,6 +13,7 @@ import javax.security.auth.callback.CallbackHandler;
 import org.apache.cxf.BusFactory;
 import org.apache.cxf.ws.rm.RMConfiguration;
 import org.apache.cxf.ws.rm.RMManager;
+import org.apache.cxf.ws.rm.persistence.jdbc.RMTxStore;
 import org.apache.wss4j.common.ext.WSPasswordCallback;
 
 /** Apache CXF. */
@@ -34,6 +35,7 @@ public final class CXF extends Peer {
                 BusFactory.getDefaultBus().getExtension(RMManager.class).getConfiguration();
         reliability.setDeliveryAssurance(RMConfiguration.DeliveryAssurance.EXACTLY_ONCE);
         reliability.setInOrder(true);
+        store();
         Map<String, Object> properties = new HashMap<>(security("bob"));
         properties.put("security.encryption.username.sct", "useReqSigCert"); // the answer is for whoever signed
         properties.put("security.subject.cert.constraints.sct", ".*O=castile-interop.*");
@@ -43,6 +45,7 @@ public final class CXF extends Peer {
     @Override
     protected Runnable prepare(Echo port) {
         Map<String, Object> context = ((BindingProvider) port).getRequestContext();
+        store();
         context.putAll(security("alice"));
         context.put("security.signature.username.sct", "alice");
         context.put("security.encryption.username.sct", "bob");
@@ -50,7 +53,25 @@ public final class CXF extends Peer {
         if (options.has("addressing")) {
             context.put(RM + "wsa-namespace", options.text("addressing", ""));
         }
+        if (options.has("meter")) { // a cold start takes longer than the 3 s after which it would repeat a message
+            context.put(RM + "retransmission-interval", 60_000L);
+        }
         return () -> context.put(RM + "last-message", true);
+    }
+
+    /** Sequences and messages in a database of its own, each commit synced; else in memory. */
+    private void store() {
+        RMManager manager = BusFactory.getDefaultBus().getExtension(RMManager.class);
+        if (!options.has("store") || manager.getStore() != null) {
+            return;
+        }
+        RMTxStore store = new RMTxStore();
+        store.setDriverClassName("org.hsqldb.jdbc.JDBCDriver");
+        store.setUrl("jdbc:hsqldb:file:" + options.path("store") + ";hsqldb.write_delay=false");
+        store.setUserName("sa");
+        store.setPassword("");
+        store.init();
+        manager.setStore(store);
     }
 
     /** The bootstrap's; the secure conversation itself needs none. */
