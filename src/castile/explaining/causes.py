@@ -111,7 +111,7 @@ def _returned(which: Callable[[str], bool]) -> Texts:
 
 
 def _returns_added(claim: Claim) -> Iterator[Try]:
-    for old, new in (("\r\n", "\n"), ("\r", "\n"), ("\r", "")):
+    for old, new in (("\r\n", "\n"), ("\r", "\n"), ("\r\n", ""), ("\r", "")):
         yield Try(claim.write(_replacing(old, new)))
 
 
@@ -365,12 +365,6 @@ CAUSES: Final = (
         _stripped,
     ),
     Cause(
-        "blanks-around-text",
-        "it would fit without the white space around texts, which was added after it was signed: send what "
-        "was signed, octet for octet",
-        _trimmed,
-    ),
-    Cause(
         "prefix-list-ignored",
         "it would fit without the PrefixList, which the signer has ignored: let it apply the "
         "InclusiveNamespaces that it writes, or write none",
@@ -391,6 +385,12 @@ CAUSES: Final = (
         "returns-added",
         "it would fit without the carriage returns (&#xD;), which were added after it was signed",
         _returns_added,
+    ),
+    Cause(
+        "blanks-around-text",
+        "it would fit without the white space around texts, which was added after it was signed: send what "
+        "was signed, octet for octet",
+        _trimmed,
     ),
     Cause(
         "comment-added",
@@ -509,7 +509,7 @@ CAUSES: Final = (
     ),
     Cause(
         "other-certificate",
-        "it would fit under {}, another of the keys given than the one that the signature names",
+        "it would fit under the public key of {}, and the signature names another one",
         keyed.other_certificate,
         "value",
     ),

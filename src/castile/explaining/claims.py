@@ -72,7 +72,7 @@ class Budget:
     """What may still be tried for one message: the whole thing is exposed to hostile files."""
 
     tries: int = 1_500
-    octets: int = 16 << 20
+    octets: int = 8 << 20
 
     def spend(self, octets: bytes) -> None:
         """Count one try over these octets; raises `Exhausted`."""

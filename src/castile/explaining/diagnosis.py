@@ -7,6 +7,7 @@ it fit, the cause is unknown.
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import suppress
@@ -88,9 +89,12 @@ class Diagnosis:
                 if _STR in tags and _KEY_INFO not in tags:
                     yield "it has no ds:KeyInfo; a wsse:SecurityTokenReference stands where KeyInfo is due"
             yield from self._of_form()
-        elif problem.part == "wsse:BinarySecurityToken" and "kind" in problem.text:
+        elif problem.part == "wsse:BinarySecurityToken" and re.search("kind|ValueType", problem.text):
             kinds = [each.get("ValueType", "none") for each in security.iterfind(_BINARY_TOKEN)]
-            yield f"its ValueType is {', '.join(kinds)}; #X509v3 and #X509PKIPathv1 are taken"
+            yield (
+                f"its ValueType is {', '.join(kinds)}; #X509v3 and #X509PKIPathv1 are taken, and the "
+                "reference has to say the same"
+            )
 
     def _of_time(self, problem: Problem) -> Iterator[str]:
         stamp = next((each for each in self._message.trace.findings if isinstance(each, TimestampSeen)), None)

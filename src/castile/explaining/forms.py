@@ -6,7 +6,7 @@ that doesn't fit, and goes nowhere else: a verifier can't import it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -86,12 +86,11 @@ _ATTRIBUTE_NAME: Final = etree.XPath("name(@*[$position])")
 class Writer:
     """Writes one element in many forms; what it reads of the tree is read once."""
 
-    __slots__ = ("_attributes", "_own", "around", "element")
+    __slots__ = ("_nodes", "around", "element")
 
     def __init__(self, element: Element) -> None:
         self.element = element
-        self._own: dict[Element, Scope] = {}
-        self._attributes: dict[Element, list[tuple[str, str, str, str]]] = {}
+        self._nodes: dict[Element, _Node] = {}
         parent = element.getparent()
         self.around: Scope = _scope(parent) if parent is not None else {}
         """The namespaces in scope around the element."""
@@ -120,13 +119,14 @@ class Writer:
                 pieces.append(item)
                 continue
             node, scope, rendered, depth = item
-            inherits = form.inherited if depth == 0 and around is None else ()
-            attributes = [*self._inherited(node, inherits), *self._attributes_of(node)]
-            if depth == 0 and without is not None:
-                attributes = [each for each in attributes if _label(each) != without]
-            name, start, scope, rendered = self._start(
-                node, attributes, scope, rendered, form, renamed or {}
-            )
+            read = self._nodes.get(node)
+            if read is None:
+                read = self._nodes[node] = _read(node)
+            attributes = read.attributes
+            if depth == 0:
+                inherited = _inherited(node, form.inherited) if around is None else ()
+                attributes = (*inherited, *(each for each in attributes if each.label != without))
+            name, start, scope, rendered = _start(read, attributes, scope, rendered, form, renamed or {})
             segments = [node.text or "", *(child.tail or "" for child in node)]
             first, *rest = texts(segments, depth)
             pieces.append(start + escape_text(first))
@@ -149,76 +149,99 @@ class Writer:
         """The namespaces in scope in the outermost element."""
         return _scope(self.element)
 
-    def _start(
-        self,
-        node: Element,
-        attributes: list[tuple[str, str, str, str]],
-        outer: Scope,
-        rendered: Scope,
-        form: Form,
-        renamed: Scope,
-    ) -> tuple[str, str, Scope, Scope]:
-        """Qualified name, start tag, and the namespaces in scope and rendered from here on."""
-        space = etree.QName(node).namespace or ""
-        prefix = renamed.get(space, node.prefix or "")
-        local = etree.QName(node).localname
-        name = f"{prefix}:{local}" if prefix else local
-        used = {prefix: space}
-        pairs: list[tuple[str, str, str]] = []
-        for uri, tag, label, value in attributes:
-            label = (renamed.get(uri) or label) if uri and label != "xml" else label
-            if label and label != "xml":
-                used[label] = uri
-            pairs.append((uri, tag, f'{label + ":" if label else ""}{tag}="{escape_attribute(value)}"'))
-        own = {renamed.get(uri, each): uri for each, uri in self._declared(node).items()}
-        scope = {**outer, **own, **used}
-        listed = {"" if each == "#default" else each for each in form.prefixes}
-        written = used.keys() | (listed & (scope.keys() | {""})) if form.exclusive else scope.keys()
-        fresh = {each: scope.get(each, "") for each in written if rendered.get(each) != scope.get(each, "")}
-        parts = [
-            f'xmlns:{each}="{escape_attribute(uri)}"' if each else f'xmlns="{escape_attribute(uri)}"'
-            for each, uri in sorted(fresh.items())
-            if each or uri or rendered.get("")
-        ]
-        parts += [text for _, _, text in sorted(pairs)]
-        return name, f"<{' '.join([name, *parts])}>", scope, {**rendered, **fresh}
 
-    def _declared(self, node: Element) -> Scope:
-        """What a node declares itself."""
-        known = self._own.get(node)
-        if known is None:
-            parent = node.getparent()
-            outer = _scope(parent) if parent is not None else {}
-            known = {each: uri for each, uri in _scope(node).items() if outer.get(each, "") != uri}
-            self._own[node] = known
-        return known
+def _start(
+    node: _Node,
+    attributes: tuple[_Attribute, ...],
+    scope: Scope,
+    rendered: Scope,
+    form: Form,
+    renamed: Scope,
+) -> tuple[str, str, Scope, Scope]:
+    """Qualified name, start tag, and the namespaces in scope and rendered from here on."""
+    prefix = renamed.get(node.namespace, node.prefix)
+    name = f"{prefix}:{node.local}" if prefix else node.local
+    used = {prefix: node.namespace}
+    pairs: list[tuple[str, str, str]] = []
+    for each in attributes:
+        own = each.prefix if each.prefix == "xml" else renamed.get(each.namespace) or each.prefix
+        if own and own != "xml":
+            used[own] = each.namespace
+        pairs.append((each.namespace, each.local, f"{own + ':' if own else ''}{each.local}={each.value}"))
+    declared = {renamed.get(uri, each): uri for each, uri in node.declared.items()} | used
+    if not declared.items() <= scope.items():
+        scope = {**scope, **declared}
+    written: Set[str] = scope.keys()
+    if form.exclusive:
+        written = used.keys()
+        if form.prefixes:
+            listed = {"" if each == "#default" else each for each in form.prefixes}
+            written = written | (listed & (scope.keys() | {""}))
+    fresh = {each: scope.get(each, "") for each in written if rendered.get(each) != scope.get(each, "")}
+    if not fresh and not pairs:
+        return name, f"<{name}>", scope, rendered
+    parts = [
+        f'xmlns:{each}="{escape_attribute(uri)}"' if each else f'xmlns="{escape_attribute(uri)}"'
+        for each, uri in sorted(fresh.items())
+        if each or uri or rendered.get("")
+    ]
+    parts += [text for _, _, text in sorted(pairs)]
+    return name, f"<{' '.join([name, *parts])}>", scope, {**rendered, **fresh}
 
-    def _attributes_of(self, node: Element) -> list[tuple[str, str, str, str]]:
-        """Namespace, local name, prefix and value of each attribute."""
-        known = self._attributes.get(node)
-        if known is None:
-            known = []
-            for position, (label, value) in enumerate(node.attrib.items(), 1):
-                uri, _, tag = str(label).rpartition("}")
-                prefix = str(_ATTRIBUTE_NAME(node, position=position)).partition(":")[0] if uri else ""
-                known.append((uri.removeprefix("{"), tag, prefix, str(value)))
-            self._attributes[node] = known
-        return known
 
-    def _inherited(self, node: Element, names: tuple[str, ...]) -> list[tuple[str, str, str, str]]:
-        found: list[tuple[str, str, str, str]] = []
-        for name in names:
-            label = f"{_XML}{name}"
-            value = next((each.get(label) for each in node.iterancestors() if each.get(label)), None)
-            if value is not None and node.get(label) is None:
-                found.append((_XML[1:-1], name, "xml", value))
-        return found
+@dataclass(frozen=True, slots=True)
+class _Attribute:
+    namespace: str
+    local: str
+    prefix: str
+    value: str
+    """In quotes, as it is written."""
+
+    @property
+    def label(self) -> str:
+        """As lxml calls it."""
+        return f"{{{self.namespace}}}{self.local}" if self.namespace else self.local
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """What is read of an element once."""
+
+    namespace: str
+    local: str
+    prefix: str
+    attributes: tuple[_Attribute, ...]
+    declared: Scope
+    """Namespaces that it declares itself."""
+
+
+def _read(node: Element) -> _Node:
+    parent = node.getparent()
+    outer = _scope(parent) if parent is not None else {}
+    attributes: list[_Attribute] = []
+    for position, (label, value) in enumerate(node.attrib.items(), 1):
+        uri, _, local = str(label).rpartition("}")
+        prefix = str(_ATTRIBUTE_NAME(node, position=position)).partition(":")[0] if uri else ""
+        attributes.append(_Attribute(uri.removeprefix("{"), local, prefix, _quoted(str(value))))
+    namespace, _, local = str(node.tag).rpartition("}")
+    declared = {each: uri for each, uri in _scope(node).items() if outer.get(each, "") != uri}
+    return _Node(namespace.removeprefix("{"), local, node.prefix or "", tuple(attributes), declared)
+
+
+def _inherited(node: Element, names: tuple[str, ...]) -> tuple[_Attribute, ...]:
+    """The ``xml:`` attributes that inclusive C14N takes from around the outermost element."""
+    found: list[_Attribute] = []
+    for name in names:
+        label = f"{_XML}{name}"
+        value = next((each.get(label) for each in node.iterancestors() if each.get(label)), None)
+        if value is not None and node.get(label) is None:
+            found.append(_Attribute(_XML[1:-1], name, "xml", _quoted(value)))
+    return tuple(found)
+
+
+def _quoted(value: str) -> str:
+    return f'"{escape_attribute(value)}"'
 
 
 def _scope(element: Element) -> dict[str, str]:
     return {prefix or "": uri or "" for prefix, uri in element.nsmap.items() if prefix != "xml"}
-
-
-def _label(attribute: tuple[str, str, str, str]) -> str:
-    uri, tag, _, _ = attribute
-    return f"{{{uri}}}{tag}" if uri else tag

@@ -109,9 +109,9 @@ def other_certificate(claim: Claim) -> Iterator[Try]:
         return
     for certificate in [*claim.keys.certificates, *_carried(claim)]:
         if isinstance(public := certificate.public_key(), RSAPublicKey):
-            yield Try(key=public, note=f"the certificate of {subject_of(certificate)}")
+            yield Try(key=public, note=subject_of(certificate))
     for private in claim.keys.private:
-        yield Try(key=private.public_key(), note="a private key that came without its certificate")
+        yield Try(key=private.public_key(), note="a private key that was given")
 
 
 def _secrets(keys: Keys) -> list[tuple[str, bytes]]:
