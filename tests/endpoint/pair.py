@@ -396,7 +396,7 @@ def states(store: Store) -> list[object]:
     def step(tx: Transaction) -> list[object]:
         sources = tx.sources()
         rows = [
-            replace(row, due=None, attempts=0, last_error=None)
+            replace(row, due=None, attempts=0, tried=None, last_error=None)
             for record in sources
             for row in tx.outbox(record.state.key)
         ]
