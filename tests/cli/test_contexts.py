@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -59,8 +61,6 @@ def test_what_is_not_there(pairs: Pairs, tmp_path: Path) -> None:
     (tmp_path / "other").write_text("no store")
     assert run("list", tmp_path / "other")[0] == 3
     pair = pairs(folder=tmp_path)
-    status, text = run("list", pair.store_file)
-    assert (status, "holds the store" in text or "open already" in text) == (3, True)
     pair.loop.run(pair.service.stop())
     assert run("show", pair.store_file, "urn:nobody")[0] == 1
     assert run("list", pair.store_file) == (0, "no security contexts\n")
@@ -78,3 +78,53 @@ def test_ended_ones_are_listed_on_request(pairs: Pairs, tmp_path: Path) -> None:
     status, text = run("list", pair.store_file, "--all", "--json")
     assert (status, [each["state"] for each in json.loads(text)]) == (0, ["cancelled"])
     assert json.loads(text)[0]["ended"] is not None
+
+
+@pytest.mark.row("OP-07")
+def test_an_open_store_is_read_and_left_alone(pairs: Pairs, tmp_path: Path) -> None:
+    """While its owner works: the last commit is seen, no byte of the store changes, no lock is taken."""
+    pair = pairs(folder=tmp_path)
+    client = pair.client()
+    client.call_raw("urn:test/Echo", BODY)
+    assert client.context is not None
+
+    def octets() -> dict[str, bytes]:
+        files = tmp_path.glob("service.db*")
+        return {path.name: path.read_bytes() for path in files if not path.name.endswith("-shm")}
+
+    before = octets()
+    status, text = run("list", pair.store_file)
+    assert (status, client.context.identifier in text) == (0, True)
+    assert run("show", pair.store_file, client.context.identifier, "--json")[0] == 0
+    assert octets() == before
+    assert client.call_raw("urn:test/Echo", BODY) == BODY
+    client.context.cancel(force=True)
+    assert run("list", pair.store_file) == (0, "no security contexts\n")
+    client.close(keep=True)
+    pair.restart_service()
+
+
+@pytest.mark.row("OP-07")
+def test_a_closed_store_is_left_as_it_is(pairs: Pairs, tmp_path: Path) -> None:
+    """Damaged rows are left out and not noted; an older schema isn't brought up to date."""
+    pair = pairs(folder=tmp_path)
+    client = pair.client()
+    client.call_raw("urn:test/Echo", BODY)
+    client.close(keep=True)
+    pair.loop.run(pair.service.stop())
+    store = pair.store_file
+    files = {path.name for path in tmp_path.iterdir()}
+    assert len(json.loads(run("list", store, "--json")[1])) == 1
+    assert {path.name for path in tmp_path.iterdir()} == files
+    with closing(sqlite3.connect(store)) as connection, connection:
+        connection.execute("UPDATE castile_contexts SET expires = expires + 1")
+    before = store.read_bytes()
+    assert run("list", store) == (0, "no security contexts\n")
+    assert store.read_bytes() == before
+    with closing(sqlite3.connect(store)) as connection, connection:
+        assert connection.execute("SELECT count(*) FROM castile_damage").fetchone() == (0,)
+        connection.execute("PRAGMA user_version = 0")
+    status, text = run("list", store)
+    assert (status, "has schema none" in text) == (3, True)
+    store.with_name("service.db.key").write_text("00" * 32)
+    assert run("list", store)[0] == 3

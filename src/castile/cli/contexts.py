@@ -79,7 +79,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 def contexts() -> None:
     """Show the security contexts in a store: whose they are, how long they live, what is bound to them.
 
-    Secrets are never shown. A store that a process has open can't be looked into meanwhile.
+    Secrets are never shown. Nothing is changed, and a process may have the store open meanwhile.
 
     \b
         castile contexts list bank.db
@@ -152,15 +152,12 @@ def _write(shown: Shown) -> None:
 
 
 def _read(path: Path, seal: str | None, *, ended: bool) -> list[Shown]:
-    from castile import store as stores
+    from castile.store.reading import read
 
-    if not path.is_file():  # opening would make one
+    if not path.is_file():
         raise UsageError(f"there is no store at {path}")
-    now, store = system(), stores.open(path, seal=seal)
-    try:
-        return store.run(lambda tx: [_shown(tx, each, now) for each in tx.contexts(ended=ended)]).result()
-    finally:
-        store.close()
+    now = system()
+    return read(path, seal, lambda tx: [_shown(tx, each, now) for each in tx.contexts(ended=ended)])
 
 
 def _shown(tx: Transaction, record: ContextRecord, now: Now) -> Shown:
