@@ -27,6 +27,7 @@ from castile.security.reading import Reading
 from castile.security.tokens import Tokens
 from castile.security.trace import Problem, TimestampSeen, Trace
 from castile.versions import DS, EXC_C14N, WSSE, WSU
+from castile.xml import inside, local_name
 
 _SIGNATURE: Final = f"{{{DS}}}Signature"
 _STR: Final = f"{{{WSSE}}}SecurityTokenReference"
@@ -38,6 +39,7 @@ _HALF_HOUR: Final = 1_800.0
 _FARTHEST: Final = 14 * 3_600.0
 """Seconds: no zone is farther from UTC."""
 _MINUTES: Final = 300.0
+_LONGEST_TIME: Final = 40
 _DUE: Final = (
     "write Transforms whose last is exclusive C14N, and no other canonicalisation (BSP R5416, R5411, R5412)"
 )
@@ -99,6 +101,7 @@ class Diagnosis:
     def _of_time(self, problem: Problem) -> Iterator[str]:
         stamp = next((each for each in self._message.trace.findings if isinstance(each, TimestampSeen)), None)
         if stamp is None:
+            yield from self._of_lexical_time()
             return
         if stamp.created < _EPOCH_YEAR:
             yield "it was created in 1970, so the sender's clock or time source is unset"
@@ -108,10 +111,21 @@ class Diagnosis:
             zones, rest = divmod(apart + _MINUTES, _HALF_HOUR)
             local = ""
             if zones > 0 and apart <= _FARTHEST and rest <= 2 * _MINUTES:
-                local = f", some {zones / 2:g} hours, as local time is that was written as UTC"
+                local = f" (a wrong time zone makes {zones / 2:g} hours)"
             yield (
                 f"it was created {apart:.0f} seconds {'before' if late else 'after'} the time of judging"
                 f"{local}: compare the clocks of both sides"
+            )
+
+    def _of_lexical_time(self) -> Iterator[str]:
+        """What stands where a time is due; its children may be wrong as well."""
+        envelope = self._message.envelope
+        security = envelope.security if envelope is not None else None
+        for stamp in security.iterfind(f"{{{WSU}}}Timestamp") if security is not None else ():
+            said = [f"{local_name(each)} {(each.text or '')[:_LONGEST_TIME]!r}" for each in inside(stamp)[:8]]
+            yield (
+                f"it holds {', '.join(said) or 'nothing'}; due is Created as 2026-11-25T10:00:00.000Z, then "
+                "Expires"
             )
 
     def _of_password(self) -> Iterator[str]:

@@ -14,7 +14,10 @@ from castile.messages import reliability, trust
 from castile.policy import suites
 from castile.security.coverage import header_name
 from castile.security.trace import ReferenceChecked, SignatureChecked
-from castile.versions import PASSWORD_DIGEST, WSSE, WSU
+from castile.versions import DS, PASSWORD_DIGEST, WSSE, WSSE11, WSU
+
+_SIGNATURE: Final = f"{{{DS}}}Signature"
+_CONFIRMATION: Final = f"{{{WSSE11}}}SignatureConfirmation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +155,7 @@ def _user_habits(message: Opened) -> Iterator[str]:
 
 
 def _zoned(text: str) -> bool:
-    return text[-6:-5] in ("+", "-") and text[-6:] not in ("+00:00", "-00:00")
+    return text[-6:-5] in ("+", "-") and text[-3:-2] == ":" and text[-6:] not in ("+00:00", "-00:00")
 
 
 def _habits_of_form(message: Opened) -> Iterator[str]:
@@ -162,6 +165,13 @@ def _habits_of_form(message: Opened) -> Iterator[str]:
             marked = any(name.endswith("}mustUnderstand") for name in map(str, block.attrib))
             if not marked:
                 yield "the Sequence header has no mustUnderstand, which WS-RM wants (gSOAP leaves it out)"
+    security = message.envelope.security if message.envelope is not None else None
+    tags = [child.tag for child in security] if security is not None else []
+    if _SIGNATURE in tags and _CONFIRMATION in tags[tags.index(_SIGNATURE) :]:
+        yield (
+            "a SignatureConfirmation stands behind the Signature: legal unless the policy's layout is "
+            "Strict, and WCF refuses it"
+        )
     digests = {each.digest for each in message.trace.findings if isinstance(each, ReferenceChecked)}
     methods = {each.method for each in message.trace.findings if isinstance(each, SignatureChecked)}
     if suites.SHA256 in digests and suites.HMAC_SHA1 in methods:

@@ -218,18 +218,27 @@ def _other_key(message: Opened, around: Surroundings) -> Iterator[str]:
 
 
 def _confirmation(message: Opened, _: Surroundings) -> Iterator[str]:
-    """SignatureConfirmation repeats the request's signature values (WSS 1.1.1, 8.5)."""
+    """SignatureConfirmation repeats the request's signature values, each once, signed (WSS 1.1.1, 8.5)."""
     confirmed = [
         finding.text
         for finding in message.trace.findings
         if isinstance(finding, TokenSeen) and finding.part == "wsse11:SignatureConfirmation"
     ]
+    if not confirmed or message.verified is None:
+        return
+    covered = {name for signature in _primary(message) for name in signature.covered}
+    if message.shape.protected and "wsse11:SignatureConfirmation" not in covered:
+        yield "its SignatureConfirmation isn't signed, so anybody can have put it in"
     asked = message.answers
-    if not confirmed or asked is None or asked.verified is None:
+    if asked is None or asked.verified is None:
         return
     sent = {signature.value.hex() for signature in asked.verified.signatures}
-    if any(text and text not in sent for text in confirmed):
+    if any(text not in sent for text in confirmed if text or sent):
         yield f"its SignatureConfirmation isn't the value of {asked.file}'s signature: it answers another one"
+    elif sent - set(confirmed):
+        yield f"it confirms only {len(set(confirmed))} of the {len(sent)} signatures of {asked.file}"
+    elif len(set(confirmed)) < len(confirmed):
+        yield "it confirms one signature twice"
 
 
 def _unasked(message: Opened, around: Surroundings) -> Iterator[str]:
