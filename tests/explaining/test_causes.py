@@ -113,6 +113,11 @@ def hexadecimal(payload: bytes) -> bytes:
     return etree.tostring(root)
 
 
+def replaced_when_signed(old: bytes, new: bytes) -> Change:
+    """SignedInfo had something else when it was signed."""
+    return signed(lambda info: xml.canonical(info).replace(old, new))
+
+
 def of_other_part(payload: bytes) -> bytes:
     root = etree.fromstring(payload)
     stamp = first(root, f".//{{{WSU}}}Timestamp")
@@ -187,6 +192,8 @@ DIGEST_DAMAGE: list[tuple[str, Change]] = [
 VALUE_DAMAGE: list[tuple[str, Change]] = [
     ("indented", replaced(b"<ds:Reference ", b"\n  <ds:Reference ")),
     ("returns-added", replaced(b"</ds:DigestValue>", b"&#13;\n</ds:DigestValue>")),
+    ("base64-wrapped", replaced(b"=</ds:DigestValue>", b"\n=</ds:DigestValue>")),
+    ("base64-unwrapped", replaced_when_signed(b"</ds:DigestValue>", b"&#xD;\n</ds:DigestValue>")),
     ("blanks-around-text", replaced(b"</ds:DigestValue>", b"\n</ds:DigestValue>")),
     ("other-form", stated(INCLUSIVE)),
     ("declarations-added", in_another_envelope(stated(INCLUSIVE))),

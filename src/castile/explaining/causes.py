@@ -42,6 +42,7 @@ _MOST: Final = 16
 _XSI: Final = "http://www.w3.org/2001/XMLSchema-instance"
 _XSD: Final = "http://www.w3.org/2001/XMLSchema"
 _IDS: Final = frozenset({ID, "Id", "ID", "{http://www.w3.org/XML/1998/namespace}id"})
+_BASE64: Final = re.compile(r"\s*+(?:[A-Za-z0-9+/]\s*+){16,}+(?:=\s*+){0,2}+", re.ASCII)
 _PREFIX: Final = re.compile(r"(?:\A|[\s\"'>(,])([A-Za-z_][\w.-]*):[A-Za-z_]")
 _SOAP: Final = ("s", "soap", "soapenv", "SOAP-ENV", "env", "S", "soap12", "")
 _USUAL: Final = {
@@ -89,6 +90,32 @@ def _stripped(claim: Claim) -> Iterator[Try]:
 
 def _trimmed(claim: Claim) -> Iterator[Try]:
     yield Try(claim.write(trimmed))
+
+
+def _base64_joined(claim: Claim) -> Iterator[Try]:
+    yield Try(claim.write(_in_base64(lambda text: "".join(text.split()))))
+
+
+def _base64_wrapped(claim: Claim) -> Iterator[Try]:
+    for width, newline, end in product((76, 64, 72), ("\n", "\r\n"), (False, True)):
+        note = f"every {width} characters, with {_NEWLINES[newline]}"
+        yield Try(claim.write(_in_base64(_wrapping(width, newline, end))), note=note)
+
+
+def _wrapping(width: int, newline: str, end: bool) -> Callable[[str], str]:
+    def wrap(text: str) -> str:
+        joined = "".join(text.split())
+        lines = [joined[start : start + width] for start in range(0, len(joined), width)]
+        return newline.join(lines) + (newline if end else "")
+
+    return wrap
+
+
+def _in_base64(change: Callable[[str], str]) -> Texts:
+    """Changes leaves that hold nothing but base64, of sixteen characters at least."""
+    return lambda segments, _: [
+        change(each) if len(segments) == 1 and _BASE64.fullmatch(each) else each for each in segments
+    ]
 
 
 def _indented(claim: Claim) -> Iterator[Try]:
@@ -393,6 +420,12 @@ CAUSES: Final = (
         _trimmed,
     ),
     Cause(
+        "base64-wrapped",
+        "it would fit without the white space inside base64 values, where somebody has wrapped them after "
+        "it was signed",
+        _base64_joined,
+    ),
+    Cause(
         "comment-added",
         "it would fit without its comments, which were added after it was signed",
         _uncommented,
@@ -560,6 +593,11 @@ CAUSES: Final = (
         "renamed",
         "it would fit with other prefixes ({}): they were renamed after it was signed",
         _renamed,
+    ),
+    Cause(
+        "base64-unwrapped",
+        "it would fit if base64 values were wrapped {}: the line ends were taken away after it was signed",
+        _base64_wrapped,
     ),
     Cause(
         "indentation-lost",

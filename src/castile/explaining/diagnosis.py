@@ -90,6 +90,10 @@ class Diagnosis:
                 tags = [child.tag for child in element]
                 if _STR in tags and _KEY_INFO not in tags:
                     yield "it has no ds:KeyInfo; a wsse:SecurityTokenReference stands where KeyInfo is due"
+                elif _STR in tags:
+                    yield "a wsse:SecurityTokenReference stands beside ds:KeyInfo and not in it"
+                elif _KEY_INFO not in tags:
+                    yield "it has no ds:KeyInfo, so it doesn't say whose key it is, and no key is guessed"
             yield from self._of_form()
         elif problem.part == "wsse:BinarySecurityToken" and re.search("kind|ValueType", problem.text):
             kinds = [each.get("ValueType", "none") for each in security.iterfind(_BINARY_TOKEN)]

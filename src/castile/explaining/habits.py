@@ -15,8 +15,10 @@ from castile.policy import suites
 from castile.security.coverage import header_name
 from castile.security.trace import ReferenceChecked, SignatureChecked
 from castile.versions import DS, PASSWORD_DIGEST, WSSE, WSSE11, WSU
+from castile.xml import local_name
 
 _SIGNATURE: Final = f"{{{DS}}}Signature"
+_XSI_TYPE: Final = "{http://www.w3.org/2001/XMLSchema-instance}type"
 _CONFIRMATION: Final = f"{{{WSSE11}}}SignatureConfirmation"
 
 
@@ -108,20 +110,22 @@ def _habits(message: Opened) -> Iterator[str]:
     yield from _time_habits(message)
     yield from _user_habits(message)
     yield from _habits_of_form(message)
+    yield from _unbound_types(message)
 
 
 def _create_habits(message: Opened, body: reliability.CreateSequence) -> Iterator[str]:
     headers = message.addressing
-    addresses = {body.acks_to.address}
-    addresses.add(
+    addresses = {"AcksTo": body.acks_to.address}
+    addresses["ReplyTo"] = (
         headers.reply_to.address
         if headers is not None and headers.reply_to is not None
         else message.edition.anonymous
     )
     if body.offer is not None and body.offer.endpoint is not None:
-        addresses.add(body.offer.endpoint.address)
-    if len(addresses) > 1:
-        yield "AcksTo, ReplyTo and Offer/Endpoint differ: legal, but WCF wants them equal octet for octet"
+        addresses["Offer/Endpoint"] = body.offer.endpoint.address
+    if len(set(addresses.values())) > 1:
+        said = ", ".join(f"{name} {address}" for name, address in addresses.items())
+        yield f"its addresses differ ({said}): legal, but WCF wants them equal octet for octet"
     if body.token is None and message.shape.context is not None:
         yield "CreateSequence has no SecurityTokenReference: WCF and Metro refuse that, CXF always does so"
 
@@ -176,3 +180,14 @@ def _habits_of_form(message: Opened) -> Iterator[str]:
     methods = {each.method for each in message.trace.findings if isinstance(each, SignatureChecked)}
     if suites.SHA256 in digests and suites.HMAC_SHA1 in methods:
         yield "SHA-256 digests under HMAC-SHA1, as WS-SecurityPolicy has it: WCF wants HMAC-SHA256"
+
+
+def _unbound_types(message: Opened) -> Iterator[str]:
+    """A prefix in a value breaks no parser, and means nothing where nobody declares it."""
+    root = message.envelope.root if message.envelope is not None else None
+    for each in root.iter("*") if root is not None else ():
+        prefix, colon, _ = each.get(_XSI_TYPE, "").strip().partition(":")
+        if colon and prefix not in each.nsmap:
+            where = f"line {each.sourceline}: xsi:type of {local_name(each)}"
+            yield f"{where} uses the prefix {prefix[:40]}, which isn't declared"
+            return

@@ -15,7 +15,7 @@ from typing import Final
 from castile.endpoint.kinds import Kind
 from castile.explaining.keys import Keys
 from castile.explaining.opened import Opened
-from castile.messages import trust
+from castile.messages import reliability, trust
 from castile.security.coverage import doubled_headers, header_name, required_headers
 from castile.security.pipeline import VerifiedSignature
 from castile.security.trace import KeyDerived, SignatureChecked, TokenSeen
@@ -269,6 +269,17 @@ def _cancelled(message: Opened, around: Surroundings) -> Iterator[str]:
             yield f"it asks to cancel security context {named}, whose key doesn't sign it"
 
 
+def _unreachable(message: Opened, _: Surroundings) -> Iterator[str]:
+    """Addresses to which nothing can be sent (WS-RM 1.2, 3.4)."""
+    body, none = message.body, message.edition.none
+    if none is None or not isinstance(body, reliability.CreateSequence):
+        return
+    if body.acks_to.address == none:
+        yield "its AcksTo is the address none, so that no acknowledgement can ever be sent"
+    if body.offer is not None and body.offer.endpoint is not None and body.offer.endpoint.address == none:
+        yield "the Endpoint of its Offer is the address none, so that the offered sequence can't be used"
+
+
 def _misread(message: Opened, _: Surroundings) -> Iterator[str]:
     yield from message.misread
 
@@ -284,6 +295,7 @@ class Rule:
 
 RULES: Final = (
     Rule("doubled-header", "a header that occurs once stands twice", _doubled),
+    Rule("unreachable", "a CreateSequence with an address to which nothing can be sent", _unreachable),
     Rule("headers", "WS-Addressing or WS-RM headers that break their specification", _misread),
     Rule("unprotected", "an unprotected message where protection is due", _unprotected),
     Rule("cover-shrinks", "cover that shrinks in mid-conversation", _shrunk),
