@@ -1,0 +1,193 @@
+"""What must hold, one function a rule, named as in the list of invariants."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.simulation.auditor import Auditor, Run
+    from tests.simulation.wire import Acknowledged, Facts
+
+
+def runs_once(model: Auditor, run: Run, earlier: list[Run]) -> None:
+    """I1, I7: a message whose end is committed never runs again; one that a crash cut off does, and
+    is marked as redelivered; two runs of it never overlap."""
+    if run.sequence is None:
+        return
+    if run.key in model.done:
+        model.violation("I1", f"{run.token} ({run.key}) runs again though it is done")
+        return
+    for other in earlier:
+        if other.process is run.process or other.process.alive:
+            if other.ended is None:
+                model.violation("I1", f"{run.token} runs twice at once")
+            elif other.outcome in ("ok", "fault") and not other.transactional:
+                model.violation("I1", f"{run.token} runs again after {other.outcome} in a living process")
+        elif not run.redelivered:
+            model.violation("I1", f"{run.token} runs again and isn't marked as redelivered")
+
+
+def runs_in_order(model: Auditor, run: Run) -> None:
+    """I2: the first runs of a sequence's messages go 1, 2, 3; one handler at a time."""
+    if run.sequence is None:
+        return
+    others = [each for each in model.runs if each.sequence == run.sequence]
+    for each in others:
+        if each.ended is None and each.process.alive and each.number != run.number:
+            model.violation("I2", f"{run.token} runs beside {each.token} of the same sequence")
+    if run.key in model.by_key and any(each.number == run.number for each in others):
+        return
+    highest = max((each.number for each in others), default=0)
+    if run.number < highest:
+        model.violation("I2", f"number {run.number} runs after {highest}")
+    gap = [
+        number for number in range(highest + 1, run.number) if (run.sequence, number) not in model.last_messages
+    ]
+    if gap and run.sequence not in model.closing and "*" not in model.closing:
+        model.violation("I2", f"number {run.number} runs before {gap}")
+
+
+def one_number_for_a_message(model: Auditor, run: Run) -> None:
+    """I1, I7: what the program asked for once never runs under two numbers."""
+    told = model.of(run.token)
+    for each in model.runs:
+        if each.token == run.token and each.key != run.key and not told.doubt:
+            model.violation("I7", f"{run.token} runs as {each.key} and as {run.key}")
+            return
+
+
+def delivered_to_its_owner(model: Auditor, run: Run) -> None:
+    """I5: a delivery comes from who owns the sequence's context."""
+    if not model.plan.secure:
+        return
+    owner = "mallory" if run.token.startswith("EVIL") else "ada"
+    if run.principal != owner:
+        model.violation("I5", f"{run.token} of {owner} is delivered as {run.principal}'s")
+    for each in model.runs:
+        if each.sequence == run.sequence and each.principal != run.principal:
+            model.violation("I5", f"{run.token} of {run.principal} in a sequence of {each.principal}")
+            return
+
+
+def acknowledged_is_durable(model: Auditor, answer: Acknowledged) -> None:
+    """I3: what an acknowledgement names was on the disk before it left."""
+    for number in answer.numbers:
+        key = answer.sequence, number
+        if key not in model.accepted and key not in model.last_messages:
+            model.violation("I3", f"{key} is acknowledged and isn't durable")
+
+
+def acknowledgements_never_shrink(
+    model: Auditor, answer: Acknowledged, before: dict[str, frozenset[int]]
+) -> None:
+    """I4: it holds all that had been acknowledged before its request came."""
+    lost = before.get(answer.sequence, frozenset()) - answer.numbers
+    if lost and all((answer.sequence, number) in model.accepted for number in lost):
+        model.violation("I4", f"an acknowledgement of {answer.sequence} takes {sorted(lost)} back")
+
+
+def acknowledgement_is_bounded(model: Auditor, answer: Acknowledged) -> None:
+    """I4: only what came, in ranges that don't touch, no more than the limit."""
+    beyond = answer.numbers - model.arrived.get(answer.sequence, set())
+    if beyond:
+        model.violation("I4", f"{answer.sequence}: {sorted(beyond)} acknowledged and never sent")
+    ranges = [each for each in answer.ranges if each != (0, 0)]
+    if len(ranges) > model.plan.ranges:
+        model.violation("I4", f"{len(ranges)} ranges")
+    for (_, upper), (lower, _) in zip(ranges, ranges[1:], strict=False):
+        if lower <= upper + 1:
+            model.violation("I4", f"ranges that touch: {ranges}")
+    if answer.final and answer.sequence not in model.closing and "*" not in model.closing:
+        model.violation("I4", f"{answer.sequence}: final, and nobody closed it")
+
+
+def reply_acknowledged_is_kept(model: Auditor, facts: Facts) -> None:
+    """I3, at the client: a reply that it acknowledges is on its disk, or was handed on."""
+    for each in facts.acknowledged:
+        for number in each.numbers:
+            known = model.answers.get((each.sequence, number))
+            if known is None:
+                continue
+            request = known[1]
+            if request is not None and request in model.owed and request not in model.replies:
+                model.violation("I3", f"reply {number} of {each.sequence} is acknowledged and isn't kept")
+
+
+def reply_is_stable(model: Auditor, facts: Facts) -> None:
+    """I9: one reply a request, the same at each repetition."""
+    if facts.sequence is None or facts.last or facts.fault and not facts.relates_to:
+        return
+    key, content = (facts.sequence, facts.number), (facts.body, facts.relates_to)
+    known = model.answers.setdefault(key, content)
+    if model.plan_tier == "A" and known != content:
+        model.violation("I9", f"reply {key} changes between repetitions")
+    if facts.relates_to is not None:
+        first = model.numbered.setdefault(facts.relates_to, key)
+        if first != key and model.plan.service_store:
+            model.violation("I9", f"{facts.relates_to} has two replies: {first} and {key}")
+
+
+def one_sequence_for_a_request(model: Auditor, request: Facts, answer: Facts) -> None:
+    """I7: a repeated CreateSequence makes no second sequence."""
+    if answer.verb != "CreateSequenceResponse" or request.message_id is None or answer.named is None:
+        return
+    made = model.creates.setdefault(request.message_id, set())
+    made.add(answer.named)
+    if len(made) > 1 and model.plan.service_store:
+        model.violation("I7", f"CreateSequence {request.message_id} made {sorted(made)}")
+
+
+def one_content_for_a_number(model: Auditor, key: tuple[str, int]) -> None:
+    """I10: two contents under one number: one of them is refused. Shown by the runs."""
+
+
+def transactional_effects_once(model: Auditor) -> None:
+    """I1: effects of a transactional handler are there once."""
+    for token, count in model.effects.items():
+        if count > 1 and not model.of(token).doubt:
+            model.violation("I1", f"{token} has {count} effects in the database")
+
+
+# at the end
+
+
+def all_is_told(model: Auditor) -> None:
+    """I6, I9, I18: each intent has one end, and it is true."""
+    for intent in model.plan.intents:
+        told = model.of(intent.token)
+        runs = [run for run in model.runs if run.token == intent.token]
+        completed = [run for run in runs if run.outcome in ("ok", "fault")]
+        if told.started and not told.returned and told.error is None and not told.doubt:
+            model.violation("I18", f"{intent.token} has no end")
+        if intent.kind == "call":
+            for reply in told.returned + told.by_callback:
+                if all(run.reply != reply for run in completed):
+                    model.violation("I6", f"{intent.token} got the reply {reply!r}, which nobody gave")
+            if len(set(told.returned + told.by_callback)) > 1 and not told.doubt:
+                model.violation("I9", f"{intent.token} got the replies {told.returned + told.by_callback}")
+        elif told.returned and not told.doubt:
+            listed = any(model.carried.get(name, intent.token) == intent.token for name in model.listed)
+            accepted = any(
+                token == intent.token for key, tokens in model.tokens.items() for token in tokens if key in model.accepted
+            )
+            if not accepted and not completed and not listed and not told.error:
+                model.violation("I6", f"{intent.token} was taken for sending and is lost silently")
+
+
+def nothing_is_left(model: Auditor) -> None:
+    """I18: what was accepted was handled."""
+    for name, rows in model.inbox.items():
+        for key, status in rows.items():
+            if status == "ready":
+                model.violation("I18", f"{key} is accepted in {name} and never handled")
+
+
+def sends_are_bounded(model: Auditor) -> None:
+    """I18: repetitions keep to the back-off."""
+    for message_id, count in model.sends.items():
+        span = model.world.now - model.first_sent[message_id]
+        if count > 12 + span / 2:
+            model.violation("I18", f"{message_id} was sent {count} times in {span:.0f} s")
+
+
+AT_THE_END = (all_is_told, nothing_is_left, sends_are_bounded)

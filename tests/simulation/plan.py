@@ -1,0 +1,161 @@
+"""What one run is: drawn from its seed, and printable."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from random import Random
+from typing import Literal
+
+Behaviour = Literal["ok", "slow", "fault", "raises", "retry", "transact"]
+
+NETWORK = ("drop", "copies", "replay", "delay", "lost", "reset", "half", "status")
+STATEMENTS = ("crash", "crash-after", "unknown", "full", "ioerr", "busy")
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """One thing that the client's program wants done."""
+
+    index: int
+    kind: Literal["call", "send"]
+    key: bool
+    behaviour: Behaviour
+    pause: float
+    """Seconds before it."""
+    timeout: float
+
+    @property
+    def token(self) -> str:
+        """What its message carries, and no other."""
+        return f"PLAINTEXT-{self.index}"
+
+    @property
+    def action(self) -> str:
+        """Its wsa:Action."""
+        return f"urn:sim/{self.behaviour}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One run."""
+
+    seed: int
+    edition: str
+    secure: bool
+    two_way: bool
+    intents: tuple[Intent, ...]
+    callers: int
+    client_store: bool
+    service_store: bool
+    rates: dict[str, float]
+    kills: tuple[tuple[float, str], ...]
+    """Moments at which a process dies for no reason of its own."""
+    partitions: tuple[tuple[float, float, str], ...]
+    skew: float
+    """Of the service's clock against the client's."""
+    lifetime: float
+    """Seconds of a security context."""
+    window: int
+    ranges: int
+    down: float
+    """Seconds from the death of a process to its next start."""
+    closes: bool
+    """The client's program closes its client at the end, else it leaves without."""
+    attacker: int
+    """Things that somebody with an account of his own tries."""
+    shuffle: bool
+    preempt: float
+    duration: float = 90.0
+    """Seconds until nothing goes wrong any more."""
+
+    @property
+    def lossless(self) -> bool:
+        """Nothing is ever lost for good: only the network misbehaves."""
+        return not self.kills and not any(
+            rate for name, rate in self.rates.items() if name.startswith(("client ", "service "))
+        )
+
+
+def _rate(chance: Random, most: float) -> float:
+    """None in some runs, else from a wide distribution."""
+    if chance.random() < 0.55:
+        return 0.0
+    return most * 10 ** (-2 * chance.random())
+
+
+def draw(seed: int) -> Plan:
+    """The run of this seed."""
+    chance = Random(seed)
+    secure = chance.random() < 0.8
+    calm = chance.random()  # one kind of trouble alone finds what all together hide
+    rates: dict[str, float] = {}
+    if calm > 0.1:
+        rates = {name: _rate(chance, 0.4) for name in NETWORK}
+    client_store, service_store = chance.random() < 0.75, chance.random() < 0.75
+    if calm > 0.35:
+        for side in ("client", "service"):
+            rates |= {f"{side} {name}": _rate(chance, 0.05) for name in STATEMENTS}
+    duration = 90.0
+    kills = []
+    if calm > 0.3 and chance.random() < 0.5:
+        for _ in range(1 + int(chance.random() * 3)):
+            moment = chance.random() ** 3 * duration
+            kills.append((moment, chance.choice(("client", "service", "both"))))
+    partitions = []
+    if calm > 0.2 and chance.random() < 0.25:
+        since = chance.random() * 20
+        until = since + 10 ** (chance.random() * 2)
+        partitions.append((since, until, chance.choice(("requests", "responses", "both"))))
+    renewing = secure and chance.random() < 0.3
+    return Plan(
+        seed=seed,
+        edition="1.3" if chance.random() < 0.7 else "2005",
+        secure=secure,
+        two_way=chance.random() < 0.85,
+        intents=tuple(_intents(chance)),
+        callers=1 if chance.random() < 0.7 else chance.choice((2, 3)),
+        client_store=client_store,
+        service_store=service_store,
+        rates=rates,
+        kills=tuple(kills),
+        partitions=tuple(partitions),
+        skew=0.0 if chance.random() < 0.7 else (chance.random() - 0.5) * 300,
+        lifetime=20.0 + chance.random() * 60 if renewing else 7_200.0,
+        window=64 if chance.random() < 0.7 else chance.choice((1, 2, 4)),
+        ranges=128 if chance.random() < 0.8 else chance.choice((1, 2, 4)),
+        down=0.1 * 10 ** (chance.random() * 2.3),
+        closes=chance.random() < 0.8,
+        attacker=0 if not secure or chance.random() < 0.6 else 1 + int(chance.random() * 12),
+        shuffle=chance.random() < 0.5,
+        preempt=0.0 if chance.random() < 0.5 else 0.3 * chance.random(),
+        duration=duration,
+    )
+
+
+def _intents(chance: Random) -> list[Intent]:
+    count = 1 + int(chance.random() ** 2 * 8)
+    behaviours: tuple[Behaviour, ...] = ("ok", "ok", "ok", "ok", "slow", "fault", "raises", "retry", "transact")
+    spread = chance.random() < 0.3
+    intents = []
+    for index in range(count):
+        kind: Literal["call", "send"] = "call" if chance.random() < 0.65 else "send"
+        behaviour = chance.choice(behaviours)
+        if kind == "send" and behaviour == "fault":
+            behaviour = "ok"  # a one-way message has nobody to tell: it would be parked
+        pause = math.floor(chance.random() * 20) if spread else 0.0
+        timeout = 60.0 if chance.random() < 0.7 else 0.5 + chance.random() * 10
+        intents.append(Intent(index, kind, chance.random() < 0.35, behaviour, pause, timeout))
+    return intents
+
+
+@dataclass(slots=True)
+class Overrides:
+    """What a repetition of a run leaves out."""
+
+    only: frozenset[int] | None = None
+    intents: int | None = None
+    straight: bool = False
+    """Without chance in the order of tasks."""
+    verbose: bool = False
+    trace: list[str] = field(default_factory=list)

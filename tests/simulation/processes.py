@@ -1,0 +1,139 @@
+"""Processes of the simulated machines: they start, die at any statement, and start again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.simulation.primitives import Lock
+from tests.simulation.storage import Connection, files_of
+from tests.simulation.world import EPOCH, World
+
+if TYPE_CHECKING:
+    from castile.clock import Now
+    from tests.simulation.faults import Faults
+    from tests.simulation.network import Slot
+
+_STATEMENTS = ("crash", "full", "ioerr")
+_BEGINNINGS = ("busy", "crash")
+_COMMITS = ("crash", "crash-after", "unknown", "full", "ioerr")
+
+
+class Disk:
+    """The disk under one process's store."""
+
+    def __init__(self, faults: Faults, side: str) -> None:
+        self._faults, self._side = faults, side
+        rates = faults.rates
+        self._any = any(rates.get(f"{side} {kind}") for kind in {*_STATEMENTS, *_BEGINNINGS, *_COMMITS})
+        self.kept: dict[str, bytes] | None = None
+
+    @property
+    def armed(self) -> bool:
+        """Whether anything can fail now."""
+        return self._any and self._faults.active
+
+    def fault(self, sql: str) -> str | None:
+        """What goes wrong with this statement."""
+        kinds = _COMMITS if sql == "COMMIT" else _BEGINNINGS if sql.startswith("BEGIN") else _STATEMENTS
+        for kind in kinds:
+            rate = f"{self._side} {kind}"
+            if self._faults.happens(rate, sql[:24]):
+                return kind
+        return None
+
+    def rolls_back(self) -> bool:
+        """Whether SQLite itself undoes the transaction after an error."""
+        return self._faults.chance.random() < 0.5
+
+    def before_commit(self, connection: Connection) -> None:
+        """A commit that isn't synced may be lost with the power."""
+        if connection.synchronous != "FULL" and connection.path != ":memory:":
+            self.kept = {str(path): path.read_bytes() for path in files_of(Path(connection.path)) if path.exists()}
+        else:
+            self.kept = None
+
+
+class Process:
+    """One process: its tasks, its files, its clock."""
+
+    def __init__(
+        self,
+        world: World,
+        name: str,
+        side: str,
+        faults: Faults,
+        *,
+        skew: float = 0.0,
+        committed: Callable[[Process, Connection], None],
+        unexpected: Callable[[str], None],
+    ) -> None:
+        self.world, self.name, self.side, self.faults = world, name, side, faults
+        self.pid = 1000 + next(world.names)
+        self.alive = True
+        self.loop = Lock()
+        self.disk = Disk(faults, side)
+        self.skew = skew
+        self.connections: list[Connection] = []
+        self.descriptors: set[int] = set()
+        self.exchanges: set[Slot] = set()
+        self.service: Any = None
+        self.ended: Callable[[Process], None] = lambda process: None
+        self._committed, self._unexpected = committed, unexpected
+
+    def clock(self) -> Now:
+        """The time as this process's machine has it."""
+        from castile.clock import Now
+
+        now = self.world.now
+        return Now(EPOCH + now + self.skew, now + 5_000.0)
+
+    def spawn(self, name: str, run: Callable[[], object]) -> None:
+        """A task of this process."""
+        self.world.spawn(self, f"{self.name}/{name}", run)
+
+    def committed(self, connection: Connection) -> None:
+        """A transaction of this process is on the disk."""
+        self._committed(self, connection)
+
+    def swallowed(self, pool: str, error: Exception) -> None:
+        """A task of a pool has raised; nobody may ever look at its future."""
+        from castile.errors import CastileError, Retry
+
+        if not isinstance(error, CastileError | Retry):
+            self._unexpected(f"{self.name}: a task of {pool} raised {error!r}")
+
+    def crash(self, where: str) -> None:
+        """The current task takes the whole process along."""
+        self.kill(where)
+        self.world.abandon()
+
+    def kill(self, where: str) -> None:
+        """No task of it goes on; the kernel drops its locks, files and connections."""
+        if not self.alive:
+            return
+        self.alive = False
+        self.world.note("kill", self.name, where)
+        for connection in self.connections:
+            try:
+                sqlite3.Connection.close(connection)
+            except sqlite3.Error as error:  # a statement of a killed task is still open
+                self._unexpected(f"{self.name}: its connection couldn't be dropped: {error}")
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+        self.descriptors.clear()
+        if self.disk.kept is not None and self.faults.happens("power"):
+            for name, octets in self.disk.kept.items():
+                Path(name).write_bytes(octets)
+        for slot in self.exchanges:
+            slot.fail("connection reset")
+        self.ended(self)
+
+
+def remove(folder: Path) -> None:
+    """The disks of a world that is over."""
+    shutil.rmtree(folder, ignore_errors=True)

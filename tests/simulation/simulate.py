@@ -1,0 +1,224 @@
+"""One run: a world from a seed, its processes, its end, and what the auditor says."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from random import Random
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
+
+import castile
+from castile.config import Limits, Settings, Timers
+from castile.errors import StoreError
+from tests.simulation import invariants
+from tests.simulation.auditor import Auditor
+from tests.simulation.faults import Fault, Faults
+from tests.simulation.network import Network
+from tests.simulation.plan import Overrides, Plan, draw
+from tests.simulation.primitives import drive
+from tests.simulation.processes import Process, remove
+from tests.simulation.program import Stage, run_client, service
+
+from tests.simulation.world import Stuck, World, running
+
+PATIENCE = 3_600.0
+"""Virtual seconds after the last fault, within which everything must have come to an end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a run."""
+
+    seed: int
+    violations: tuple[str, ...]
+    trace: str
+    faults: tuple[Fault, ...]
+    counts: Counter[str]
+    log: tuple[str, ...] = ()
+    steps: int = 0
+    seconds: float = 0.0
+
+
+@functools.cache
+def identity() -> tuple[bytes, bytes]:
+    """The service's key with its certificate, and the certificate alone, as PEM."""
+    key = rsa.generate_private_key(65_537, 2_048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "service")])
+    begin = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(begin)
+        .not_valid_after(begin + datetime.timedelta(days=36_500))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    pem = certificate.public_bytes(serialization.Encoding.PEM)
+    return private + pem, pem
+
+
+@dataclass(slots=True)
+class Run:
+    """A world with a client, a service and what lies between them."""
+
+    plan: Plan
+    folder: Path
+    world: World
+    faults: Faults
+    auditor: Auditor
+    network: Network = field(init=False)
+    stage: Stage = field(init=False)
+    up: dict[str, Process] = field(default_factory=dict)
+    _starts: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        plan = self.plan
+        self.network = Network(self.world, self.faults, self.auditor, partitions=plan.partitions)
+        pem, certificate = identity()
+        policy = castile.EndpointPolicy.of(
+            plan.edition,
+            secure=plan.secure,
+            two_way=plan.two_way,
+        )
+        timers = Timers(token_lifetime=plan.lifetime)
+        limits = Limits(window_messages=plan.window, acknowledgement_ranges=plan.ranges)
+        settings = Settings(timers=timers, testing=True)
+        self.stage = Stage(
+            self.world,
+            plan,
+            self.auditor,
+            policy,
+            pem,
+            certificate,
+            settings,
+            replace(settings, limits=limits),
+        )
+
+    def start(self, side: str) -> None:
+        """A process of this side begins."""
+        self._starts[side] += 1
+        plan, name = self.plan, f"{side}{self._starts[side]}"
+        process = Process(
+            self.world,
+            name,
+            side,
+            self.faults,
+            skew=plan.skew if side == "service" else 0.0,
+            committed=self.auditor.committed,
+            unexpected=self.auditor.unexpected,
+        )
+        process.ended = self._ended
+        self.up[side] = process
+        self.world.note("start", name)
+        lasting = plan.client_store if side == "client" else plan.service_store
+        store = str(self.folder / f"{side}.db") if lasting else None
+        if side == "service":
+            self.network.services = [each for each in self.network.services if each.alive] + [process]
+            process.spawn("main", lambda: self._serve(process, store))
+        else:
+            line = self.network.line(process)
+            process.spawn("main", lambda: run_client(self.stage, process, store, line))
+
+    def _serve(self, process: Process, store: str | None) -> None:
+        while process.service is None:
+            made = service(self.stage, process, store)
+            try:
+                drive(made.start())
+            except StoreError as error:
+                self.world.note("unopened", process.name, type(error).__name__)
+                self.world.sleep(1.0)
+            else:
+                process.service = made
+
+    def _ended(self, process: Process) -> None:
+        """It has died: another one starts after a while."""
+        side = process.side
+        lasting = self.plan.client_store if side == "client" else self.plan.service_store
+        self.auditor.dead(process, lasting=lasting)
+        self.world.after(self.plan.down, lambda: self.start(side))
+
+    def kill(self, side: str) -> None:
+        """A process dies for no reason of its own."""
+        for each in ("client", "service") if side == "both" else (side,):
+            process = self.up[each]
+            over = each == "client" and self.stage.settled
+            if process.alive and not over and self.faults.planned("kill", each):
+                process.kill("killed")
+
+    def go(self) -> None:
+        """From the start to the end."""
+        for moment, side in self.plan.kills:
+            self.world.after(moment, functools.partial(self.kill, side))
+        self.start("service")
+        self.start("client")
+        stage = self.stage
+        self.world.run(lambda: stage.settled, self.plan.duration)
+        self.faults.active = False
+        self.world.note("calm")
+        limit = self.world.now + PATIENCE
+        if not self.world.run(lambda: stage.settled, limit):
+            self.auditor.violation("I18", "the client's program doesn't come to its end")
+        self.world.run(lambda: False, self.world.now + 60.0)
+        for rule in invariants.AT_THE_END:
+            rule(self.auditor)
+
+
+def simulate(seed: int, tier: str = "A", overrides: Overrides | None = None) -> Result:
+    """The run of this seed."""
+    given = overrides or Overrides()
+    plan = draw(seed)
+    if given.intents is not None:
+        plan = replace(plan, intents=plan.intents[: given.intents])
+    if given.straight:
+        plan = replace(plan, shuffle=False, preempt=0.0)
+    world = World(seed, shuffle=plan.shuffle, preempt=plan.preempt)
+    if given.verbose:
+        world.log = []
+    folder = Path(tempfile.mkdtemp(prefix="world-", dir=_memory()))
+    auditor = Auditor(world, plan, tier)
+    faults = Faults(world, Random(seed ^ 0xFA17), plan.rates, given.only)
+    world.died = auditor.died
+    try:
+        with running(world):
+            run = Run(plan, folder, world, faults, auditor)
+            try:
+                run.go()
+            except Stuck as error:
+                auditor.violation("I18", str(error))
+            for process in run.up.values():
+                process.ended = lambda process: None
+                process.kill("the end")
+    finally:
+        remove(folder)
+    return Result(
+        seed,
+        tuple(auditor.violations),
+        world.trace,
+        tuple(faults.happened),
+        auditor.counts,
+        tuple(world.log or ()),
+        world.steps,
+        world.now,
+    )
+
+
+@functools.cache
+def _memory() -> str | None:
+    shared = Path("/dev/shm")  # noqa: S108 - the disks of a world live as long as it does
+    return str(shared) if shared.is_dir() else None
+
+
