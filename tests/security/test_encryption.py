@@ -8,10 +8,15 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CBC
 from lxml import etree
 
 from castile.errors import SECURITY_FAULT, PeerError, SecurityFailure, SOAPFault
+from castile.policy import suites
 from castile.security import protect
+from castile.security.encryption import CIPHERS, decrypt
 from castile.versions import XENC, XENC11
 from tests.security.insider import (
     APP,
@@ -51,6 +56,21 @@ def test_ciphers_outside_the_suite(uri: str) -> None:
     for found in root.iterfind(f".//{{{XENC}}}EncryptionMethod"):
         found.set("Algorithm", uri)
     assert "encryption algorithm" in str(refusal(etree.tostring(root), APP))
+
+
+@pytest.mark.row("MS-37")
+@pytest.mark.parametrize("algorithm", [suites.AES128_CBC, suites.AES256_CBC])
+def test_any_padding_is_taken(algorithm: str) -> None:
+    """XML Encryption pads with whatever it likes before the last octet, which is the count."""
+    random = seeded(5)
+    key = random(CIPHERS[algorithm].key_bytes)
+    for length in range(33):
+        plaintext, count = random(length), 16 - length % 16
+        for filler in (bytes(count - 1), random(count - 1), bytes((count,)) * (count - 1)):
+            vector = random(16)
+            encryptor = Cipher(AES(key), CBC(vector)).encryptor()
+            octets = encryptor.update(plaintext + filler + bytes((count,))) + encryptor.finalize()
+            assert decrypt(key, algorithm, vector + octets, "Body") == plaintext
 
 
 def malformed_ciphertexts(octets: bytes, random: Callable[[int], bytes]) -> list[bytes]:
