@@ -58,7 +58,7 @@ def test_ciphers_outside_the_suite(uri: str) -> None:
     assert "encryption algorithm" in str(refusal(etree.tostring(root), APP))
 
 
-@pytest.mark.row("MS-37")
+@pytest.mark.row("MS-36")
 @pytest.mark.parametrize("algorithm", [suites.AES128_CBC, suites.AES256_CBC])
 def test_any_padding_is_taken(algorithm: str) -> None:
     """XML Encryption pads with whatever it likes before the last octet, which is the count."""
