@@ -257,7 +257,7 @@ def test_import_is_quiet() -> None:
 
 @pytest.fixture
 def bank(tmp_path: Path) -> Path:
-    """A folder with the examples and the key and certificate that the README makes with openssl."""
+    """A folder with the key and certificate that the README makes with openssl."""
     key = rsa.generate_private_key(65537, 2048)
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "bank")])
     today = datetime.now(UTC)
@@ -273,21 +273,27 @@ def bank(tmp_path: Path) -> Path:
     )
     (tmp_path / "service.crt").write_bytes(certificate)
     (tmp_path / "service.pem").write_bytes(private + certificate)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    for example in EXAMPLES.glob("*.py"):
-        text = example.read_text("utf-8").replace("127.0.0.1:8000", f"127.0.0.1:{port}")
-        (tmp_path / example.name).write_text(text, "utf-8")
-    (tmp_path / "port").write_text(str(port))
     return tmp_path
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def unpack(folder: Path, port: int) -> None:
+    """Every example, with another port."""
+    for example in EXAMPLES.glob("*.py"):
+        text = example.read_text("utf-8").replace("127.0.0.1:8000", f"127.0.0.1:{port}")
+        (folder / example.name).write_text(text, "utf-8")
+
+
 @contextmanager
-def served(folder: Path) -> Iterator[None]:
-    """examples/service.py under uvicorn, as the README says."""
-    port = (folder / "port").read_text()
-    command = [sys.executable, "-m", "uvicorn", "service:app", "--port", port, "--log-level", "warning"]
+def served(folder: Path, application: str, port: int) -> Iterator[None]:
+    """An example under uvicorn, as the README says."""
+    command = [sys.executable, "-m", "uvicorn", application, "--port", str(port), "--log-level", "warning"]
     log = folder / "service.log"
     with log.open("w") as output:
         server = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output)
@@ -296,7 +302,7 @@ def served(folder: Path) -> Iterator[None]:
             if server.poll() is not None:
                 pytest.fail(f"the example service doesn't start:\n{log.read_text()}", pytrace=False)
             with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", int(port))) == 0:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break
             time.sleep(0.05)
         yield
@@ -306,7 +312,9 @@ def served(folder: Path) -> Iterator[None]:
 
 
 def test_examples_run(bank: Path) -> None:
-    with served(bank):
+    port = free_port()
+    unpack(bank, port)
+    with served(bank, "service:app", port):
         for attempt in ("first", "repeated"):
             client = run("client.py", folder=bank)
             log = (bank / "service.log").read_text()
