@@ -19,6 +19,8 @@ import diagram
 
 import castile.protocol
 from castile import config, errors
+from castile.explaining.causes import CAUSES
+from castile.explaining.rules import RULES
 
 DOCS = Path(__file__).resolve().parent
 PROJECT = DOCS.parent
@@ -27,7 +29,13 @@ PROJECT = DOCS.parent
 def write(folder: Path) -> None:
     """Writes every generated page into `folder`; leaves alone what is right already."""
     folder.mkdir(parents=True, exist_ok=True)
-    pages = {"errors": errors_page, "defaults": defaults_page, "machines": machines_page, "specs": specs_page}
+    pages = {
+        "errors": errors_page,
+        "defaults": defaults_page,
+        "explain": explain_page,
+        "machines": machines_page,
+        "specs": specs_page,
+    }
     for name, page in pages.items():
         path, text = folder / f"{name}.md", page()
         if not path.exists() or path.read_text("utf-8") != text:
@@ -190,6 +198,30 @@ def _transitions(phases: list[object], table: Mapping[tuple[object, type], objec
             after = table.get((phase, event))
             cells.append("" if after is None else "stays" if after is phase else diagram.name_of(after))
         yield f"| `{event.__name__}` | " + " | ".join(cells) + " |"
+
+
+# ---------------------------------------------------------------- explain
+
+
+def explain_page() -> str:
+    lines = [
+        "# What explain finds",
+        "",
+        "`castile explain` checks a captured message as the product does. Where a digest or the value of a",
+        "signature doesn't fit, it tries the causes below one by one, in this order, and names the first that",
+        "makes it fit exactly. If none alone does, it says that the cause is unknown, and never what comes",
+        "near. A try is no proof: the verdict stays `failed` and the exit status 1, whatever is found. Trying",
+        "ends at a limit, which is told. A line `compare` gives both digests and the number of canonical",
+        "octets, to be held against the sender's log.",
+        "",
+        "| cause | of | what is said |",
+        "|---|---|---|",
+    ]
+    for cause in CAUSES:
+        lines.append(f"| {cause.name} | {cause.of or 'both'} | {cause.text.replace('{}', '…')} |")
+    lines += ["", "Also wrong, though every digest fits:", "", "| rule | what it finds |", "|---|---|"]
+    lines += [f"| {rule.name} | {rule.what} |" for rule in RULES]
+    return "\n".join(lines) + "\n"
 
 
 # ---------------------------------------------------------------- rows
