@@ -38,6 +38,8 @@ def look(case: str, name: str, now: float | None = None) -> Explanation:
 def test_forms_of_a_timestamp(name: str, says: str | None) -> None:
     explanation = look("005-timestamp-formats", f"{name}.xml", NOW)
     texts = [text for _, text in explanation.problems]
+    warnings = explanation.messages[0].warnings
+    assert any("wants UTC" in text for text in warnings) == (name == "03-offset-west")
     if says is None:
         assert texts == []
     else:
@@ -94,6 +96,15 @@ def test_signatures_of_another_form(case: str, says: str) -> None:
     explanation = look(case, "message.xml")
     assert explanation.verdict == "failed"
     assert says in explanation.problems[0][1]
+
+
+@pytest.mark.row("N07")
+def test_digests_and_signature_hold_inclusively_where_no_transform_is_named() -> None:
+    ((_, text),) = look("012-no-transforms", "message.xml").problems
+    assert "the digests of wsu:Timestamp, Body hold under inclusive C14N 1.0" in text
+    assert "the signature's value holds" in text
+    assert "is wrong" not in text
+    assert "BSP R5416, R5411, R5412" in text
 
 
 @pytest.mark.row("OP-18")
