@@ -44,7 +44,8 @@ class Life:
     """Renewals that failed since the last one that didn't."""
     renewing: bool = False
     abandoned: bool = False
-    """Nothing new is protected by it: the service seems not to know it any more."""
+    """Nothing new is protected by it: the service seems not to know it any more, or refuses to
+    renew it."""
 
 
 def at_once(task: Callable[[], None]) -> None:
@@ -108,7 +109,8 @@ class Conversations:
         return life.created - self.party.settings.timers.clock_skew <= utc < life.expires
 
     def abandon(self, identifier: str, *, authenticated: bool) -> bool:
-        """New work goes to another context from now on: the service seems to have lost this one.
+        """New work goes to another context from now on: the service seems to have lost this one, or
+        doesn't renew it.
 
         What is bound to it goes on under it (CO-16). False where nothing changes, because the news
         isn't authenticated and such news has come a short while ago already.
@@ -192,6 +194,9 @@ class Conversations:
             wait = backoff(life.failures, self.party.settings.timers, self.party.jitter())
             life.renew_at = self.now().utc + wait
             reliability_log.warning("renewal of a security context failed: %s; again in %.0f s", error, wait)
+            # Refused again, not lost: what is bound to it can be finished while its key still lives.
+            if life.failures > 1 and isinstance(error, FaultReceived):
+                self.abandon(identifier, authenticated=error.authenticated)
         finally:
             life.renewing = False
 

@@ -45,7 +45,7 @@ class Doubts:
 
     def heard(self, row: OutboxRow, fault: FaultReceived, key: ContextKey) -> bool:
         """Act on a fault that answered this message under this key. True: send it again at once."""
-        match alarm_of(fault.fault):
+        match alarm_of(fault.fault, secured=fault.authenticated):
             case Alarm.RENEW:
                 return self._renew(row, fault, key)
             case Alarm.LOST:

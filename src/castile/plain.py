@@ -52,7 +52,7 @@ def exchange(
 
 
 def _renewed(conversations: Conversations, fault: FaultReceived, key: ContextKey) -> bool:
-    alarm = alarm_of(fault.fault)
+    alarm = alarm_of(fault.fault, secured=fault.authenticated)
     if alarm is Alarm.LOST:
         conversations.abandon(key.identifier, authenticated=fault.authenticated)
     if alarm is not Alarm.RENEW or not conversations.heed(authenticated=fault.authenticated):

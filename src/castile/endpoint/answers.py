@@ -218,11 +218,11 @@ def fault(turn: Turn, row: OutboxRow) -> Answered:
     if turn.inbound.reliability.sequence is not None:
         return application(turn, row)
     record = _own(turn, row)
-    if row.kind == "create" and alarm_of(body) is None:
+    if row.kind == "create" and alarm_of(body, secured=True) is None:
         return _not_created(turn, record, body)
     if not about_sequence or body.subcode is None:
         result = _acknowledged(turn)
-        if row.kind == "application" and row.two_way and alarm_of(body) is None:
+        if row.kind == "application" and row.two_way and alarm_of(body, secured=True) is None:
             return result + _reply(turn, row.message_id)
         return result + Answered(fault=body)
     if body.sequence not in (None, record.state.identifier):
