@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import Final
 
 import uvicorn
-from cell import NAMESPACE, PASSWORD, USER, Cell
+from cell import NAMESPACE, PASSWORD, STRANGER, TRICK, USER, Cell
 
 import castile
 from castile.config import Settings, Timers
+from castile.endpoint.requests import source_record
 from castile.errors import CastileError
 from castile.policy import EndpointPolicy
+from castile.store.records import SourceRecord
 from castile.versions import SOAP_1_1, SOAP_1_2, WSA_1_0, WSA_2004, WSRM_1_0, WSRM_1_1
 
 _TEXT: Final = re.compile(rb"<(?:\w+:)?text[^>]*>([^<]*)<")
@@ -80,6 +82,8 @@ def policy(cell: Cell) -> EndpointPolicy:
 def settings(cell: Cell) -> Settings:
     """Defaults, but for short lives of tokens and impatient cells."""
     timers = Timers(close_timeout=20.0, terminate_timeout=10.0, call_timeout=30.0)
+    if cell.restart != "none":
+        timers = replace(timers, lost_context_after=5.0)
     if not cell.lifetime:
         return Settings(timers=timers)
     timers = replace(timers, token_lifetime=float(cell.lifetime))
@@ -128,32 +132,63 @@ async def serve(cell: Cell, spec: dict[str, str], journal: Journal) -> None:
     await serving
 
 
-def call(cell: Cell, spec: dict[str, str], journal: Journal, answered: set[int]) -> None:
-    """Send the cell's messages; after a restart those again that weren't answered."""
-    keys = Path(spec["keys"])
+def client_of(cell: Cell, spec: dict[str, str], store: str | None = None, **timers: float) -> castile.Client:
+    """A client as the cell has it."""
+    keys, chosen = Path(spec["keys"]), settings(cell)
     credentials: castile.Username | castile.Certificate = castile.Username(cell.user, cell.password)
     if cell.bootstrap != "username":
         credentials = castile.Certificate(keys / "alice.p12", PASSWORD)
-    client = castile.Client(
+    return castile.Client(
         spec["address"],
         policy=policy(cell),
         credentials=credentials if cell.secure else None,
         service_certificate=keys / "bob.cer" if cell.secure else None,
-        store=spec["store"],
-        settings=settings(cell),
+        store=store,
+        settings=replace(chosen, timers=replace(chosen.timers, **timers)),
     )
+
+
+def call(cell: Cell, spec: dict[str, str], journal: Journal, answered: set[int]) -> None:
+    """Send the cell's messages; after a restart those again that weren't answered."""
+    client = client_of(cell, spec, spec["store"])
     try:
         for number in range(1, cell.messages + 1):
+            if number == cell.messages // 2:
+                _trick(cell, spec, client, journal)
             if number not in answered:
                 _send(cell, client, journal, number)
                 time.sleep(cell.pause)
         time.sleep(cell.linger)
+        for message in client.unfinished():
+            journal.add("unfinished", cell.operation, message.number, message.sequence)
     finally:
         try:
             client.close()
             journal.add("closed")
         except CastileError as error:
             journal.add("failed", "close", 0, f"{type(error).__name__}: {error}")
+
+
+def _trick(cell: Cell, spec: dict[str, str], client: castile.Client, journal: Journal) -> None:
+    """Another client, with a context and a sequence of its own, names one that isn't its own in
+    its last message, whose number would be the next one there."""
+    if cell.trick not in ("unknown sequence", "foreign sequence"):
+        return
+    foreign = cell.trick == "foreign sequence"
+    named = _source(client).state.identifier if foreign else "urn:uuid:00000000-0000-4000-8000-000000000000"
+    other = client_of(cell, spec, call_timeout=8.0)
+    for number in range(1, cell.messages // 2):
+        _send(cell, other, journal, STRANGER + number)
+    record = _source(other)
+    changed = replace(record, state=replace(record.state, identifier=named))
+    other._pump.run(lambda tx: tx.save_source(changed))
+    _send(cell, other, journal, TRICK)
+    other.close(keep=True)
+
+
+def _source(client: castile.Client) -> SourceRecord:
+    pump = client._pump
+    return pump.run(lambda tx: source_record(tx, pump.key or ""))
 
 
 def _send(cell: Cell, client: castile.Client, journal: Journal, number: int) -> None:

@@ -13,6 +13,10 @@ NAMESPACE: Final = "urn:castile:echo"
 PASSWORD: Final = "password"
 """Of the key stores, of the keys in them, and of the user."""
 USER: Final = "ada"
+STRANGER: Final = 900
+"""Numbers of another client's messages begin after this."""
+TRICK: Final = 999
+"""Of its message in a sequence that isn't its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +50,10 @@ class Cell:
     drop: float = 0.0
     duplicate: float = 0.0
     seed: int = 1
-    restart: Literal["none", "castile", "peer"] = "none"
+    restart: Literal["none", "castile", "castile without its store", "peer"] = "none"
     """Who is killed (SIGKILL) and started again in mid-sequence."""
+    trick: Literal["none", "replay", "unknown sequence", "foreign sequence"] = "none"
+    """What somebody does to the service in mid-sequence: on the network, or as castile's client."""
     encrypt_signature: bool = False
     encrypt_lifecycle: bool = False
     derived_keys: bool = True
@@ -57,11 +63,13 @@ class Cell:
     password: str = PASSWORD
     """What the client says; the service knows `PASSWORD`."""
     smoke: bool = False
-    expect: Literal["pass", "failure", "in doubt"] = "pass"
+    expect: Literal["pass", "failure", "in doubt", "recorded"] = "pass"
+    """``in doubt``: whatever wasn't delivered, the caller knows. ``recorded``: whatever the peer
+    makes of it, nothing is delivered twice."""
     says: str = ""
     """Of an expected failure: the peer's own words."""
     rule: str = ""
-    """And the rule by which it fails."""
+    """And the rule by which it fails, or what is to be seen."""
     seconds: float = 120.0
     """After this the cell is stopped, and has failed."""
 
@@ -110,8 +118,10 @@ def load(path: Path = TABLE) -> list[Cell]:
         cell = Cell(**row)
         if name in names:
             raise ValueError(f"{path.name}: there are two cells {name}")
-        if cell.expect != "pass" and not (cell.says and cell.rule):
-            raise ValueError(f"{path.name}: the cell {name} must quote the peer (says) and the rule")
+        if cell.expect == "failure" and not cell.says:
+            raise ValueError(f"{path.name}: the cell {name} must quote the peer (says)")
+        if cell.expect != "pass" and not cell.rule:
+            raise ValueError(f"{path.name}: the cell {name} must name the rule")
         if cell.smoke and cell.expect != "pass":
             raise ValueError(f"{path.name}: the cell {name} is of the smoke run, so it must pass")
         names.add(name)

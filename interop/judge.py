@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,11 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-from cell import Cell
+from cell import STRANGER, TRICK, Cell
 from network import Exchange
 from processes import Places
 
+from castile.demo.envelope import label
+
 Outcome = Literal["pass", "fail", "expected failure", "recorded", "not run"]
+_REASON: Final = re.compile(rb"<(?:\w+:)?(?:Text|faultstring)(?:\s[^>]*)?>([^<]*)<")
 _EXPLAIN: Final = "from castile.cli import main; main()"
 
 
@@ -55,7 +59,8 @@ class Verdict:
 def judge(cell: Cell, places: Places, exchanges: Sequence[Exchange], *, ended: bool) -> Verdict:
     """Hold what happened against what the cell expects."""
     service, client = Line.read(places.journal("service")), Line.read(places.journal("client"))
-    handled = [line.number for line in service if line.event == "handled"]
+    everything = [line.number for line in service if line.event == "handled"]
+    handled = [number for number in everything if number < STRANGER]
     verdict = Verdict("pass", delivered=len(handled))
     verdict.retransmissions = sum(each.repeated for each in exchanges)
     problems = verdict.problems
@@ -76,7 +81,9 @@ def judge(cell: Cell, places: Places, exchanges: Sequence[Exchange], *, ended: b
         case "failure":
             _expected_failure(cell, places, verdict)
         case "in doubt":
-            _in_doubt(cell, handled, failures, verdict)
+            _in_doubt(cell, handled, client, verdict)
+        case "recorded":
+            _recorded(cell, everything, client, exchanges, verdict)
         case _:
             pass
     return verdict
@@ -99,8 +106,10 @@ def _lifecycle(cell: Cell, exchanges: Sequence[Exchange]) -> list[str]:
     if cell.reliable:
         wanted = ["CreateSequence", "TerminateSequence"] + (["CloseSequence"] if cell.rm == "1.1" else [])
         problems += [f"{word} was not done" for word in wanted if word not in good]
-    # CXF's own client can't give a token back while it has sequences: it stays out.
-    if cell.secure and not (cell.peer == "cxf" and cell.role == "client") and "RST/SCT/Cancel" not in good:
+    # CXF's own client can't give a token back while it has sequences: it stays out. Nobody repeats
+    # a Cancel that the network lost.
+    heard = {each.request.word for each in exchanges} if cell.lossy else good
+    if cell.secure and not (cell.peer == "cxf" and cell.role == "client") and "RST/SCT/Cancel" not in heard:
         problems.append("the security context token was not cancelled")
     return problems
 
@@ -112,22 +121,80 @@ def _expected_failure(cell: Cell, places: Places, verdict: Verdict) -> None:
         for path in (places.journal(role), places.output(role))
         if path.exists()
     )
+    handled = [line.number for line in Line.read(places.journal("service")) if line.event == "handled"]
     if not verdict.problems:
         verdict.outcome, verdict.reason = "fail", "it was expected to fail and didn't"
+    elif _unsorted(handled):
+        verdict.outcome, verdict.reason = "fail", f"delivered was {_numbers(handled)}"
     elif cell.says not in said:
         verdict.outcome, verdict.reason = "fail", f"nobody said “{cell.says}”; {verdict.problems[0]}"
     else:
         verdict.outcome, verdict.reason = "expected failure", f"“{cell.says}”: {cell.rule}"
 
 
-def _in_doubt(cell: Cell, handled: Sequence[int], failures: Sequence[Line], verdict: Verdict) -> None:
-    """Every message is delivered once; calls whose answer was lost for good say so."""
-    doubts = [line.number for line in failures if line.rest.startswith("InDoubt")]
-    others = [line for line in failures if line.number not in doubts]
-    if handled != list(range(1, cell.messages + 1)) or any(line.operation == "echo" for line in others):
-        verdict.outcome, verdict.reason = "fail", verdict.problems[0]
+def _in_doubt(cell: Cell, handled: Sequence[int], client: Sequence[Line], verdict: Verdict) -> None:
+    """Nothing is delivered twice or out of order, and the caller knows of each message that may
+    not have been delivered, and of each answer that he hasn't got."""
+    good = {
+        line.number for line in client if line.event == ("told" if cell.operation == "tell" else "answered")
+    }
+    unfinished = {line.number for line in client if line.event == "unfinished"}
+    doubts = sorted({line.number for line in client if line.event == "sent"} - good | unfinished)
+    others = [line for line in client if line.event == "failed" and not line.rest.startswith("InDoubt")]
+    missing = set(range(1, cell.messages + 1)) - set(handled)
+    wrong = ""
+    if _unsorted(handled):
+        wrong = f"delivered was {_numbers(handled)}"
+    elif missing - set(doubts):
+        wrong = f"{_numbers(sorted(missing - set(doubts)))} were lost, and nobody knows"
+    elif cell.role == "service" and any(line.operation in ("echo", "tell") for line in others):
+        wrong = next(f"failed: {line.number} {line.rest}" for line in others)
+    elif cell.lossy and not verdict.retransmissions:
+        wrong = "nothing was retransmitted, so the network was none of loss"
+    verdict.outcome = "fail" if wrong else "pass"
+    lost = f", {_numbers(sorted(missing))} not" if missing else ""
+    doubtful = f"in doubt for the caller: {_numbers(doubts)}"
+    verdict.reason = wrong or f"{cell.rule}. Delivered once{lost}; {doubtful}"
+
+
+def _recorded(
+    cell: Cell,
+    everything: Sequence[int],
+    client: Sequence[Line],
+    exchanges: Sequence[Exchange],
+    verdict: Verdict,
+) -> None:
+    """What the peer makes of it; only what must not happen to anybody is a failure."""
+    handled = [number for number in everything if number < STRANGER]
+    failed = next((line for line in client if line.event == "failed" and line.number != TRICK), None)
+    facts = [f"delivered {_numbers(handled)}"]
+    facts += [
+        f"the replay was answered HTTP {each.status} {_fault(each.said)}"
+        for each in exchanges
+        if each.replayed
+    ]
+    if cell.trick in ("unknown sequence", "foreign sequence"):
+        answer = next((line.rest for line in client if line.number == TRICK and line.event == "failed"), "")
+        taken = "delivered" if TRICK in everything else "not delivered"
+        facts.append(f"the message in the other sequence was {taken}{f': {answer}' if answer else ''}")
+    if failed is not None:
+        facts.append(f"the client said of {failed.operation} {failed.number}: {failed.rest}")
+    if _unsorted(handled):
+        verdict.outcome, verdict.reason = "fail", f"delivered was {_numbers(handled)}"
     else:
-        verdict.reason = f"delivered once; in doubt for the caller: {_numbers(doubts)}"
+        verdict.outcome, verdict.reason = "recorded", f"{cell.rule}. {'; '.join(facts)}"
+
+
+def _unsorted(numbers: Sequence[int]) -> bool:
+    """One came twice, or out of order."""
+    return list(numbers) != sorted(set(numbers))
+
+
+def _fault(payload: bytes) -> str:
+    """The reason of an unsecured fault, or what the answer is."""
+    if found := _REASON.search(payload):
+        return f"“{found[1].decode('utf-8', 'replace').strip()}”"
+    return f"with {label(payload).word or 'a secured fault'}" if payload else "without a word"
 
 
 def _explained(places: Places) -> tuple[str, str]:
@@ -148,4 +215,11 @@ def _explained(places: Places) -> tuple[str, str]:
 
 
 def _numbers(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers)) or "nothing"
+    """Ranges of them, in their order: ``1-4, 6``."""
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and number == ranges[-1][1] + 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    return ", ".join(f"{low}-{high}" if low < high else f"{low}" for low, high in ranges) or "nothing"

@@ -36,6 +36,10 @@ class Exchange:
     status: int = 0
     """0: the service gave no answer."""
     response: Label = field(default_factory=Label)
+    replayed: bool = False
+    """Somebody on the network has sent it, who has it from an earlier exchange."""
+    said: bytes = field(default=b"", repr=False)
+    """The answer to that."""
 
 
 async def read_message(reader: StreamReader, *, answer: bool = False) -> Message:
@@ -72,6 +76,7 @@ class Network:
         self._cell, self._target, self._on_request = cell, target, on_request
         self._wire = WireLog(wire)
         self._seen: set[str] = set()
+        self._kept: Message | None = None
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._stopped: asyncio.Event | None = None
@@ -137,7 +142,26 @@ class Network:
             return None
         record.response(answer.body)
         exchange.status, exchange.response = int(answer.start.split(" ")[1]), label(answer.body)
+        await self._trick(exchange, request)
         return None if exchange.fate.response_lost else answer
+
+    async def _trick(self, exchange: Exchange, request: Message) -> None:
+        """Somebody has kept message 2, and sends its octets again after message 4."""
+        if self._cell.trick != "replay":
+            return
+        if exchange.request.number == 2:
+            self._kept = request
+        if exchange.request.number == 4 and self._kept is not None:
+            kept, self._kept = self._kept, None
+            again = Exchange(len(self.exchanges) + 1, label(kept.body), Fate(), replayed=True)
+            self.exchanges.append(again)
+            record = self._wire.exchange()
+            record.request(kept.body)
+            answer = await self._forward(kept)
+            if answer is not None:
+                record.response(answer.body)
+                again.status, again.response = int(answer.start.split(" ")[1]), label(answer.body)
+                again.said = answer.body
 
     async def _forward(self, request: Message) -> Message | None:
         """One exchange with the service; None if it is down, or goes down meanwhile."""

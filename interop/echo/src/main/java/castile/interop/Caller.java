@@ -17,7 +17,7 @@ public final class Caller {
     /** {@code beforeLast} is run before the last message: some stacks must be told. */
     public void run(Runnable beforeLast) throws Exception {
         int count = options.number("messages", 10);
-        for (int number = 1; number <= count; number++) {
+        for (int number = options.number("first", 1); number <= count; number++) {
             if (number == count) {
                 beforeLast.run();
             }
