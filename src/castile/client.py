@@ -169,7 +169,12 @@ class Client:
             self._hand_over if on_reply is not None else None,
         )
         self._closed = False
-        self._pump.recover()
+        try:
+            self._pump.recover()
+        except BaseException:  # nobody will ever close what nobody has
+            self._http.close()
+            self._store.close()
+            raise
 
     @property
     def sequence(self) -> ClientSequence:

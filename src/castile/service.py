@@ -161,9 +161,13 @@ class Service:
         dispatcher = Dispatcher(parties[0], self._handlers)
         dispatcher.loop = asyncio.get_running_loop()
         self._parties, self._dispatcher = parties, dispatcher
-        left, parked = await asyncio.wrap_future(
-            store.run(lambda tx: recover.interrupted_deliveries(parties, tx))
-        )
+        try:
+            left, parked = await asyncio.wrap_future(
+                store.run(lambda tx: recover.interrupted_deliveries(parties, tx))
+            )
+        except BaseException:
+            await self.stop()
+            raise
         if left:
             reliability_log.warning("%s messages of an earlier process are delivered again", len(left))
         if parked:
