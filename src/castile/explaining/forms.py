@@ -127,18 +127,19 @@ class Writer:
                 inherited = _inherited(node, form.inherited) if around is None else ()
                 attributes = (*inherited, *(each for each in attributes if each.label != without))
             name, start, scope, rendered = _start(read, attributes, scope, rendered, form, renamed or {})
-            segments = [node.text or "", *(child.tail or "" for child in node)]
-            first, *rest = texts(segments, depth)
+            first, *rest = texts(read.segments, depth)
+            if not rest:
+                pieces.append(f"{start}{escape_text(first) if first else ''}</{name}>")
+                continue
             pieces.append(start + escape_text(first))
             stack.append(f"</{name}>")
-            for child, tail in zip(reversed(node), reversed(rest), strict=True):
-                stack.append(escape_text(tail))
-                if isinstance(child.tag, str):
+            for child, tail in zip(reversed(read.children), reversed(rest), strict=True):
+                if tail:
+                    stack.append(escape_text(tail))
+                if not isinstance(child, str):
                     stack.append((child, scope, rendered, depth + 1))
-                elif isinstance(child, etree._Comment) and form.comments:
-                    stack.append(f"<!--{child.text or ''}-->")
-                elif not isinstance(child, etree._Comment):
-                    raise Malformed("a processing instruction or an unresolved entity")
+                elif form.comments:
+                    stack.append(child)
         return "".join(pieces).encode()
 
     def attributes(self) -> list[str]:
@@ -213,6 +214,10 @@ class _Node:
     attributes: tuple[_Attribute, ...]
     declared: Scope
     """Namespaces that it declares itself."""
+    segments: list[str]
+    """Text before, between and behind its children."""
+    children: tuple[Element | str, ...]
+    """Elements, and comments as they are written."""
 
 
 def _read(node: Element) -> _Node:
@@ -225,7 +230,23 @@ def _read(node: Element) -> _Node:
         attributes.append(_Attribute(uri.removeprefix("{"), local, prefix, _quoted(str(value))))
     namespace, _, local = str(node.tag).rpartition("}")
     declared = {each: uri for each, uri in _scope(node).items() if outer.get(each, "") != uri}
-    return _Node(namespace.removeprefix("{"), local, node.prefix or "", tuple(attributes), declared)
+    return _Node(
+        namespace.removeprefix("{"),
+        local,
+        node.prefix or "",
+        tuple(attributes),
+        declared,
+        [node.text or "", *(child.tail or "" for child in node)],
+        tuple(map(_child, node)),
+    )
+
+
+def _child(node: Element) -> Element | str:
+    if isinstance(node.tag, str):
+        return node
+    if isinstance(node, etree._Comment):
+        return f"<!--{node.text or ''}-->"
+    raise Malformed("a processing instruction or an unresolved entity")
 
 
 def _inherited(node: Element, names: tuple[str, ...]) -> tuple[_Attribute, ...]:
