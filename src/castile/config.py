@@ -71,7 +71,9 @@ class Timers:
     timestamp_ttl: float = 300.0
     """Life of the Timestamp that we send, and the most that we accept (plus the skew)."""
     token_lifetime: float = 7_200.0
-    """Of a security context token that our trust service issues."""
+    """Of a security context token that our trust service issues, at the most."""
+    requested_lifetime: float | None = None
+    """What a client asks for its security context tokens; None: the service's choice."""
     token_cache_after_expiry: float = 7_200.0
     """An expired token serves recovery this long."""
     instance_grace: float = 300.0

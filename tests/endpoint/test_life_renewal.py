@@ -497,3 +497,21 @@ def test_renewals_make_room_too(pairs: Pairs) -> None:
     assert client.call_raw("urn:test/Echo", BODY) == BODY
     assert len(pair.party.store.run(lambda tx: tx.contexts(ended=True)).result()) == 1
     assert len(pair.party.store.run(lambda tx: tx.destinations()).result()) == 1
+
+
+@pytest.mark.row("SC-03", "SC-27")
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("asked", "granted"), [(None, LIFE), (LIFE / 2, LIFE / 2), (9 * LIFE, LIFE)])
+def test_a_life_that_is_asked_for(pairs: Pairs, family: str, asked: float | None, granted: float) -> None:
+    """By the first request and by each renewal; the service's own is the most that it gives."""
+    clock = Moved()
+    pair = pairs(family, clock=clock, settings=settings())
+    asking = settings() if asked is None else settings(requested_lifetime=asked)
+    client = pair.client(settings=asking)
+    client.call_raw("urn:test/Echo", BODY)
+    assert client.context is not None
+    for _ in range(2):
+        life = (client.context.expires - client.context.created).total_seconds()
+        assert life == pytest.approx(granted, abs=1)
+        clock.seconds += granted / 4
+        client.context.renew()

@@ -7,6 +7,7 @@ its result is committed. These exchanges stand outside any sequence (F06).
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from dataclasses import replace
 
 from cryptography import x509
 
@@ -33,7 +34,7 @@ Dialogue = Generator[Outgoing, Inbound, Conversation]
 def establish(party: Party, now: Callable[[], Now]) -> Dialogue:
     """RST/SCT under the bootstrap policy, with entropy of both sides (F01 to F05).
 
-    `now` is asked once the answer is there.
+    `now` is asked once the answer is there too.
 
     Raises `FaultReceived` if the service refuses, `SecurityFailure` if its answer can't be
     trusted: then no token is stored.
@@ -47,6 +48,7 @@ def establish(party: Party, now: Callable[[], Now]) -> Dialogue:
         key_size=bits,
         entropy=entropy,
     )
+    request = _for_a_time(party, request, now())
     _, answer = yield from _ask(party, Kind.ISSUE, Kind.ISSUE_RESPONSE, request, certificate)
     state = Conversation(edition=edition.namespace, endpoint=party.address, principal=party.principal)
     return _with_key(party, state, conversation.Established, answer, entropy, bits, now)
@@ -72,6 +74,7 @@ def renew(party: Party, state: Conversation, key: ContextKey, now: Callable[[], 
         entropy=entropy,
         renew_target=target,
     )
+    request = _for_a_time(party, request, now())
     inbound, answer = yield from _ask(
         party,
         Kind.RENEW,
@@ -83,6 +86,14 @@ def renew(party: Party, state: Conversation, key: ContextKey, now: Callable[[], 
     if alone and inbound.verified.primary.name != state.identifier:
         raise SecurityFailure("the answer isn't signed by the context's key", part="ds:Signature")
     return _with_key(party, state, conversation.Renewed, answer, entropy, bits, now)
+
+
+def _for_a_time(
+    party: Party, request: trust.RequestSecurityToken, now: Now
+) -> trust.RequestSecurityToken:
+    """With the Lifetime that is asked for, where one is (SC-03)."""
+    life = party.settings.timers.requested_lifetime
+    return request if life is None else replace(request, created=now.utc, expires=now.utc + life)
 
 
 def _with_key(
