@@ -14,7 +14,8 @@
     ├── TransportError       connect, time-out, HTTP status
     ├── InDoubt              completion can't be known; .numbers says of which messages
     └── StoreError
-        ├── StoreBusy  ├── StoreFull  ├── StoreInvalid  ├── StoreTooNew  └── StoreDamaged
+        ├── StoreBusy  ├── StoreFull  ├── StoreFenced
+        ├── StoreInvalid  ├── StoreTooNew  └── StoreDamaged
 
 Two more are not errors of the stack but words of a handler: `Fault` (the answer is this fault)
 and `Retry` (run me again later).

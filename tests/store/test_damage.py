@@ -10,6 +10,7 @@ import pytest
 
 from castile.errors import CastileError, StoreDamaged
 from castile.store import Store, Transaction
+from castile.store.mark import mark_file
 from castile.store.seal import BrokenSeal, Sealer
 
 from .samples import (
@@ -118,7 +119,7 @@ def test_each_changed_plain_column_is_found(place: Path, table: str) -> None:
         found = connection.execute(f"SELECT rowid FROM {table} WHERE {FIRST[table]}").fetchone()[0]
         key = {column[1] for column in columns if column[5]}
         for _, name, kind, _, _, _ in columns:
-            if kind == "BLOB" or name in key:
+            if kind == "BLOB" or name in key or name == "owner":  # which only says who does the work
                 continue
             [before] = connection.execute(f"SELECT {name} FROM {table} WHERE rowid = {found}").fetchone()
             changed = "other" if kind == "TEXT" else (before or 0) + 1
@@ -193,6 +194,7 @@ def test_a_damaged_row_takes_down_its_own_sequence_only(place: Path) -> None:
     connection.close()
 
     filled = opened(place)
+    assert do(filled, lambda tx: tx.adopt("client", ENDPOINT)).sources == ("k1", "k2")
     assert [record.state.key for record in do(filled, lambda tx: tx.sources())] == ["k2"]
     assert [row.number for row in do(filled, lambda tx: tx.due(99.0, 10, endpoint=ENDPOINT))] == [1, 3, 7]
     assert [row.number for row in do(filled, lambda tx: tx.inbox())] == [2, 3, 7]
@@ -228,6 +230,7 @@ def test_random_flips_in_the_file_are_never_believed(place: Path) -> None:
         changed = bytearray(content)
         changed[random.randrange(100, len(content))] ^= 1 << random.randrange(8)
         place.write_bytes(changed)
+        mark_file(place).unlink(missing_ok=True)  # or it would be known for an older copy
         try:
             filled = opened(place)
         except CastileError:

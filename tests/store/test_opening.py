@@ -11,19 +11,13 @@ from pathlib import Path
 import pytest
 
 from castile import store
-from castile.errors import StoreBusy, StoreError, StoreInvalid, StoreTooNew, UsageError
-from castile.store import migrations, tables
+from castile.errors import StoreError, StoreInvalid, StoreTooNew, UsageError
+from castile.store import lock, migrations, tables
+from castile.store.lock import file_system
+from castile.store.owners import owners
 from castile.store.seal import key_file, load_key
 
 from .samples import KEY, START, do, fill, opened, plain, source
-
-HOLDER = """
-import sys
-from castile import store
-held = store.open(sys.argv[1], seal=bytes(range(32)))
-print("held", flush=True)
-sys.stdin.read()
-"""
 
 
 @pytest.mark.parametrize(
@@ -70,7 +64,9 @@ def test_a_newer_schema_is_refused_and_untouched(tmp_path: Path) -> None:
         connection.execute(f"PRAGMA user_version = {migrations.VERSION + 1}")
     connection.close()
     content = place.read_bytes()
-    with pytest.raises(StoreTooNew, match=r"has schema 2, .* up to 1: it was written by a newer castile"):
+    newest = migrations.VERSION
+    text = rf"has schema {newest + 1}, .* up to {newest}: it was written by a newer castile"
+    with pytest.raises(StoreTooNew, match=text):
         opened(place)
     assert place.read_bytes() == content
 
@@ -106,7 +102,7 @@ def test_a_migration_that_fails_leaves_nothing(monkeypatch: pytest.MonkeyPatch, 
     opened(place).close()
     broken = (*migrations.MIGRATIONS, ("CREATE TABLE castile_new (id)", "CREATE NONSENSE"))
     monkeypatch.setattr(migrations, "MIGRATIONS", broken)
-    monkeypatch.setattr(migrations, "VERSION", 2)
+    monkeypatch.setattr(migrations, "VERSION", len(broken))
     with pytest.raises(StoreError, match="syntax error"):
         opened(place)
     monkeypatch.undo()
@@ -117,28 +113,59 @@ def test_a_migration_that_fails_leaves_nothing(monkeypatch: pytest.MonkeyPatch, 
     connection.close()
 
 
-def test_a_second_process_is_told_who_holds_the_store(tmp_path: Path) -> None:
+def test_a_link_leads_to_the_same_locks(tmp_path: Path) -> None:
     place = tmp_path / "a.db"
-    command = [sys.executable, "-c", HOLDER, str(place)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == b"held\n"
-        link = tmp_path / "link.db"
-        link.symlink_to(place)
-        for path in (place, link):
-            with pytest.raises(StoreBusy, match=rf"process {holder.pid} on \S+ holds the store .*a\.db"):
-                opened(path)
-        holder.kill()
-    opened(place).close()  # the lock went with the process
-
-
-def test_a_second_opening_in_this_process_is_told_so(tmp_path: Path) -> None:
-    first = opened(tmp_path / "a.db")
-    with pytest.raises(StoreBusy, match=rf"this process \(pid {os.getpid()}\) has the store .* open already"):
-        opened(tmp_path / "a.db")
-    assert do(first, lambda tx: tx.sources()) == []
+    first = opened(place)
+    link = tmp_path / "link.db"
+    link.symlink_to(place)
+    second = opened(link)
+    assert second.location == first.location
+    assert {path.name for path in tmp_path.glob("*.owner-*")} == {"a.db.owner-1", "a.db.owner-2"}
     first.close()
-    opened(tmp_path / "a.db").close()
+    second.close()
+    assert list(tmp_path.glob("*.owner-*")) == []
+
+
+@pytest.mark.row("ST-10")
+def test_a_store_of_the_first_schema_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "a.db"
+    with monkeypatch.context() as patched:
+        patched.setattr(migrations, "MIGRATIONS", migrations.MIGRATIONS[:1])
+        patched.setattr(migrations, "VERSION", 1)
+        with pytest.raises(StoreError, match="castile_owners"):
+            opened(place)
+    store = opened(place)
+    do(store, fill)
+    assert do(store, lambda tx: tx.source("k1")) == source()
+    store.close()
+
+
+@pytest.mark.row("ST-09")
+@pytest.mark.parametrize("kind", ["nfs4", "cifs", "fuse.sshfs", "ext4"])
+def test_what_kind_of_file_system_a_store_is_on(kind: str) -> None:
+    mounts = (
+        "22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n"
+        f"30 22 0:50 / /data\\040here rw shared:9 - {kind} server:/x rw\n"
+        "31 22 0:51 / /data\\040here/more rw shared:9 - tmpfs tmpfs rw\n"
+    )
+    assert file_system(Path("/data here/a.db"), mounts) == kind
+    assert file_system(Path("/data here/more/a.db"), mounts) == "tmpfs"
+    assert file_system(Path("/data/a.db"), mounts) == "ext4"
+
+
+@pytest.mark.row("ST-09")
+def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "file_system", lambda *_: "nfs4")
+    with pytest.raises(StoreInvalid, match=r"on a network file system \(nfs4\)"):
+        opened(tmp_path / "a.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.row("ST-09")
+def test_locks_that_exclude_nobody_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fcntl.flock", lambda *_: None)
+    with pytest.raises(StoreInvalid, match="no locks that exclude anybody"):
+        opened(tmp_path / "a.db")
 
 
 def test_the_child_of_a_fork_must_open_its_own(tmp_path: Path) -> None:
@@ -257,6 +284,7 @@ def test_keys_that_are_none(tmp_path: Path) -> None:
 
 
 def test_times_come_from_the_clock(tmp_path: Path) -> None:
-    opened(tmp_path / "a.db").close()
-    assert '"since": "1970-01-12T13:46:40.000Z"' in (tmp_path / "a.db.lock").read_text()
-    assert START.utc == 1_000_000
+    store = opened(tmp_path / "a.db")
+    [owner] = do(store, lambda tx: owners(tx._connection))  # type: ignore[attr-defined]
+    assert (owner.id, owner.pid, owner.since, owner.ended) == (1, os.getpid(), START.utc, None)
+    store.close()

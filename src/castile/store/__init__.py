@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeVar
@@ -33,7 +34,17 @@ from castile.store.records import (
 if TYPE_CHECKING:
     from castile.store.application import ApplicationConnection
 
-__all__ = ["UNCHANGED", "Durability", "Seal", "Store", "Transaction", "Unchanged", "open"]
+__all__ = [
+    "UNCHANGED",
+    "Adopted",
+    "Durability",
+    "Seal",
+    "Sign",
+    "Store",
+    "Transaction",
+    "Unchanged",
+    "open",
+]
 
 T = TypeVar("T")
 Durability = Literal["full", "normal", "off"]
@@ -54,6 +65,27 @@ class Unchanged(Enum):
 UNCHANGED: Final = Unchanged.UNCHANGED
 
 
+class Sign(Enum):
+    """What is seen of the other processes that have the store open."""
+
+    CHANGED = "changed"
+    """One has committed something."""
+    DIED = "died"
+    """One is gone, and nobody has taken over yet what it had (`Transaction.adopt`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """What was taken over from dead owners."""
+
+    sources: tuple[str, ...] = ()
+    """Keys, in the order of their making."""
+    contexts: frozenset[str] = frozenset()
+    """Identifiers."""
+    destinations: frozenset[str] = frozenset()
+    """Identifiers."""
+
+
 class Transaction(Protocol):
     """What one step may do. Only valid inside the step.
 
@@ -67,6 +99,17 @@ class Transaction(Protocol):
         """The application's way into this transaction (``ctx.transaction``).
 
         UsageError: the step isn't exclusive.
+        """
+
+    @property
+    def owner(self) -> int:
+        """Which opening of the store this is: its id, which only grows; 0 in memory."""
+
+    def adopt(self, side: Side, endpoint: str) -> Adopted:
+        """Take over what dead owners have of this endpoint, and mark them as ended.
+
+        A client's unfinished sequences with their rows, and its contexts; a service's sequences
+        that have messages for the application.
         """
 
     def attempt(self) -> AbstractContextManager[None]:
@@ -84,7 +127,12 @@ class Transaction(Protocol):
         """Insert or replace."""
 
     def contexts(
-        self, *, side: Side | None = None, endpoint: str | None = None, ended: bool = False
+        self,
+        *,
+        side: Side | None = None,
+        endpoint: str | None = None,
+        owner: int | None = None,
+        ended: bool = False,
     ) -> list[ContextRecord]:
         """The contexts that haven't ended, or with `ended` all."""
 
@@ -105,7 +153,12 @@ class Transaction(Protocol):
         identifier."""
 
     def sources(
-        self, *, side: Side | None = None, endpoint: str | None = None, unfinished: bool = False
+        self,
+        *,
+        side: Side | None = None,
+        endpoint: str | None = None,
+        owner: int | None = None,
+        unfinished: bool = False,
     ) -> list[SourceRecord]:
         """In the order of their making."""
 
@@ -185,7 +238,8 @@ class Transaction(Protocol):
         side: Side = "client",
         besides: Collection[str] = (),
     ) -> list[OutboxRow]:
-        """Rows whose time has come, the longest due first; equal ones in the order of enqueueing.
+        """Rows of this owner whose time has come, the longest due first; equal ones in the order of
+        enqueueing.
 
         `besides`: MessageIDs of rows that are being sent already.
         """
@@ -193,7 +247,7 @@ class Transaction(Protocol):
     def next_due(
         self, *, endpoint: str, side: Side = "client", besides: Collection[str] = ()
     ) -> float | None:
-        """When the next row is due, those `besides` left out."""
+        """When the next row of this owner is due, those `besides` left out."""
 
     def wake(
         self, utc: float, *, side: Side, endpoint: str | None = None, sequence_key: str | None = None
@@ -281,6 +335,10 @@ class Store(Protocol):
         """The file; None in memory."""
 
     @property
+    def owner(self) -> int:
+        """As `Transaction.owner`."""
+
+    @property
     def commits(self) -> int:
         """Durable commits so far."""
 
@@ -300,9 +358,20 @@ class Store(Protocol):
         it may be held back for a few milliseconds, to share the commit of the next one.
 
         UsageError: the store is closed, was inherited over a fork, or this is called from inside
-        a step. StoreFull, StoreBusy, StoreDamaged, StoreError: by the future, and nothing of the
-        step was kept.
+        a step. StoreFull, StoreBusy, StoreDamaged, StoreFenced, StoreError: by the future, and
+        nothing of the step was kept.
         """
+
+    def watch(self, listener: Callable[[Sign], None]) -> None:
+        """Tell of other processes from now on. The listener runs in the store's thread and may
+        start steps, but not wait for them."""
+
+    def look(self) -> Future[None]:
+        """Look at the other processes now. It happens by itself each second, and each few
+        milliseconds while somebody `awaits` one of them."""
+
+    def awaits(self) -> AbstractContextManager[None]:
+        """``with store.awaits():`` somebody waits for what another process will commit."""
 
     def close(self) -> None:
         """Finish what is queued, then close the file. A second call does nothing."""
@@ -318,9 +387,10 @@ def open(  # noqa: A001 - the word of the standard library for it
 ) -> Store:
     """Open or make a store; None: in memory, gone when it is closed.
 
-    StoreBusy: another process holds it, named by its pid. StoreInvalid: the file is no castile
-    store, or the key doesn't fit. StoreTooNew: a newer castile wrote it. StoreFull, StoreError:
-    the file can't be made or read.
+    Other processes of this machine may have the same file open. StoreBusy: one of them, named by
+    its pid, doesn't let go of it. StoreInvalid: the file is no castile store, is on a network file
+    system, or the key or the mark doesn't fit. StoreTooNew: a newer castile wrote it. StoreFull,
+    StoreError: the file can't be made or read.
     """
     from castile.store.actor import Actor
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import sqlite3
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from castile.clock import Now
 from castile.config import Settings
 from castile.errors import StoreBusy, StoreDamaged, StoreError, StoreFull, StoreInvalid
 from castile.store import migrations
+from castile.store.owners import Ownership
 from castile.store.seal import KEY_BYTES, BrokenSeal, Sealer, load_key, sync_directory
 
 if TYPE_CHECKING:
@@ -52,20 +56,38 @@ def translated(error: Exception, name: str, *, foreign: bool = False) -> Excepti
 
 
 class Database:
-    """A connection to an opened, migrated store, and its sealer. For one thread only."""
+    """A connection to an opened, migrated store, and its sealer. For one thread only, which holds
+    the writer's lock for everything here."""
+
+    store = b""
+    """The store's own id."""
+    ownership: Ownership | None = None
+    """None in memory, and where it is only read."""
 
     def __init__(self, path: Path | None, *, seal: Seal, settings: Settings, durability: Durability) -> None:
         """StoreInvalid, StoreTooNew, StoreBusy, StoreFull, StoreError: as `castile.store.open`."""
         self.path = path
         self.name = str(path) if path else "in memory"
         self.settings = settings
+        self._durability = durability
         self._written = 0
         new = path is None or not path.exists() or path.stat().st_size == 0
         if path is not None and not path.exists():
             _make(path)
+        with self._connecting():
+            self.sealer = self._opened(seal, new=new)
+        self.connected = True
+
+    @property
+    def owner(self) -> int:
+        """Id of this opening; 0 in memory."""
+        return self.ownership.id if self.ownership is not None else 0
+
+    @contextmanager
+    def _connecting(self) -> Iterator[None]:
         try:
             self.connection = sqlite3.connect(
-                str(path) if path else ":memory:",
+                str(self.path) if self.path else ":memory:",
                 timeout=BUSY_SECONDS,
                 isolation_level=None,
                 cached_statements=256,
@@ -73,7 +95,9 @@ class Database:
         except sqlite3.Error as error:
             raise translated(error, self.name) from error
         try:
-            self.sealer = self._opened(seal, durability, new=new)
+            # A damaged text must not end the reading of all others: it fails its row's checksum.
+            self.connection.text_factory = _text
+            yield
         except SQLiteErrors as error:
             self.connection.close()
             raise translated(error, self.name) from error
@@ -81,10 +105,23 @@ class Database:
             self.connection.close()
             raise
 
-    def _opened(self, seal: Seal, durability: Durability, *, new: bool) -> Sealer:
+    def reconnect(self) -> None:
+        """Open the file again after `disconnect`. Raises as the first time."""
+        with self._connecting():
+            self._configure()
+            found = self.connection.execute("SELECT value FROM castile_meta WHERE name = 'store'").fetchone()
+            if found is None or found[0] != self.store:
+                raise StoreInvalid(f"{self.name} isn't the store any more that it was")
+
+            self.connected = True
+
+    def disconnect(self) -> None:
+        """Let go of the file, so that a child of a fork inherits nothing of SQLite's."""
+        self.connected = False
+        self.connection.close()
+
+    def _opened(self, seal: Seal, *, new: bool) -> Sealer:
         connection = self.connection
-        # A damaged text must not end the reading of all others: it fails its row's checksum.
-        connection.text_factory = _text
         version = migrations.version_of(connection, self.name)
         if self.path is not None:
             key = load_key(seal, self.path, new=new or not version)
@@ -92,14 +129,21 @@ class Database:
             key = os.urandom(KEY_BYTES)
         if not version:
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        self._configure()
+        if version < migrations.VERSION:
+            migrations.migrate(connection, version)
+        return self._sealer(key)
+
+    def _configure(self) -> None:
+        connection = self.connection
         if self.path is not None:
             mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
             if mode != "wal":
                 raise StoreError(f"the store {self.name} can't have a write-ahead log, only {mode}")
-        # Not while another connection commits (SQLite's WAL-reset bug, up to 3.51.2): only
-        # `checkpoint`, in the thread and under the lock that write.
+        # Not while another connection commits (SQLite's WAL-reset bug, up to 3.51.2): only `tidy`,
+        # in the thread and under the lock that write.
         connection.execute("PRAGMA wal_autocheckpoint = 0")
-        connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[durability]}")
+        connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[self._durability]}")
         if sys.platform == "darwin":  # fsync there leaves the data in the drive's cache
             connection.execute("PRAGMA fullfsync = ON")
             connection.execute("PRAGMA checkpoint_fullfsync = ON")
@@ -107,9 +151,6 @@ class Database:
         connection.execute("PRAGMA temp_store = MEMORY")
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA cell_size_check = ON")
-        if version < migrations.VERSION:
-            migrations.migrate(connection, version)
-        return self._sealer(key)
 
     def _sealer(self, key: bytes) -> Sealer:
         """The sealer of this store, after a proof that the key is the store's."""
@@ -125,10 +166,11 @@ class Database:
                 [("store", store), ("key", sealer.seal(_PROOF, _PROOF))],
             )
             connection.execute("COMMIT")
+            self.store = store
             return sealer
         if not isinstance(store, bytes) or not isinstance(proof, bytes):
             raise StoreInvalid(f"the store {self.name} has lost its own id or the proof of its key")
-        sealer = Sealer(key, store)
+        self.store, sealer = store, Sealer(key, store)
         try:
             sealer.open(proof, _PROOF)
         except BrokenSeal as error:
@@ -142,13 +184,16 @@ class Database:
         """About so many pages went to the write-ahead log."""
         self._written += pages
 
+    @property
+    def grown(self) -> bool:
+        """Whether the write-ahead log is to be copied back."""
+        return self._written >= CHECKPOINT_PAGES and self.path is not None
+
     def tidy(self) -> None:
-        """After a batch: copy the log back if it has grown, and give free pages back.
+        """After a batch: copy the log back, and give free pages back.
 
         What fails here fails nothing else: it is tried again, and the log keeps everything.
         """
-        if self._written < CHECKPOINT_PAGES or self.path is None:
-            return
         try:
             busy, _, _ = self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             free = self.connection.execute("PRAGMA freelist_count").fetchone()[0]
@@ -159,15 +204,42 @@ class Database:
             busy = 1
         self._written = CHECKPOINT_PAGES // 2 if busy else 0
 
-    def close(self) -> None:
-        """Copy the log back and close the file."""
+    def enter(self, now: Now, doubt: Callable[[str], None]) -> None:
+        """Become one of the store's owners; see `Ownership.enter`."""
+        if self.path is not None:
+            self.ownership = Ownership(self.path, self.store)
+            try:
+                self.ownership.enter(self.connection, now, doubt)
+            except SQLiteErrors as error:
+                raise translated(error, self.name) from error
+
+    def data_version(self) -> int:
+        """Another number than before: another connection has committed something."""
+        return int(self.connection.execute("PRAGMA data_version").fetchone()[0])
+
+    def close(self, now: Now) -> None:
+        """End as an owner; the last one copies the log back. Close the file."""
         try:
-            if self.path is not None:
+            if self.ownership is not None and self.ownership.id and self._left(self.ownership, now):
                 self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        except SQLiteErrors:
+        except (*SQLiteErrors, StoreError):
             pass  # the log stays, and the next opening reads it
         finally:
             self.connection.close()
+
+    def drop(self) -> None:
+        """Close everything as it is."""
+        self.connection.close()
+        if self.ownership is not None:
+            self.ownership.close()
+
+    def _left(self, ownership: Ownership, now: Now) -> bool:
+        self.connection.execute("BEGIN IMMEDIATE")
+        ownership.fence(self.connection)
+        alone = ownership.leave(self.connection, now)
+        self.connection.execute("COMMIT")
+        ownership.note()
+        return alone
 
 
 def _make(path: Path) -> None:

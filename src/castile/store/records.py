@@ -4,7 +4,7 @@ State dataclasses of `castile.protocol` are kept whole and sealed. The bodies of
 digests of payloads, callers' keys and error texts are sealed too. What stays readable are
 identifiers, numbers, addresses, actions, times and sizes (features ST-23).
 
-All times are UTC seconds.
+All times are UTC seconds. A record whose `owner` is 0 belongs to whoever writes it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ContextRecord:
     """When the last instance ends."""
     ended: float | None = None
     """When it was cancelled or lost; swept after the retention."""
-    owner: int = 0
+    owner: int = field(default=0, compare=False)
     """Which opening of the store uses it: id of a `castile.store.owners.Owner`."""
 
 
@@ -55,7 +55,7 @@ class SourceRecord:
     """The sequence in the other direction: identifier of a `DestinationRecord`."""
     ended: float | None = None
     """When it was terminated or failed; swept after the retention. None: unfinished."""
-    owner: int = 0
+    owner: int = field(default=0, compare=False)
     """Which opening of the store sends its messages."""
 
 
@@ -73,7 +73,7 @@ class DestinationRecord:
     source: str | None = None
     """The sequence in the other direction: key of a `SourceRecord`."""
     ended: float | None = None
-    owner: int = 0
+    owner: int = field(default=0, compare=False)
     """Which opening of the store hands its messages to the application, while there are any."""
 
 
@@ -111,7 +111,7 @@ class OutboxRow:
     """Values of the signatures of each attempt, where an answer must confirm them; sealed."""
     last_error: str | None = field(default=None, repr=False)
     """Sealed: a peer's fault may quote application text."""
-    owner: int = 0
+    owner: int = field(default=0, compare=False)
     """That of its sequence: which opening of the store sends it."""
 
 

@@ -9,13 +9,14 @@ import sqlite3
 import typing
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from hashlib import sha256
 from typing import Final, TypeVar
 
 from castile.clock import Clock, Now
 from castile.errors import Exchange, SecurityFailure, StoreDamaged, StoreError, StoreFull, UsageError
 from castile.protocol.conversation import at_least
-from castile.store import UNCHANGED, Unchanged
+from castile.store import UNCHANGED, Adopted, Unchanged
 from castile.store.application import ApplicationConnection, Loan
 from castile.store.database import Database
 from castile.store.records import (
@@ -71,6 +72,41 @@ class SQLiteTransaction:
         self._states: dict[tuple[str, str], tuple[Row, object]] = {}
         self._replays = self._count("SELECT count(*) FROM castile_replays")
 
+    def reconnected(self) -> None:
+        """The database has another connection."""
+        self._connection = self._database.connection
+
+    @property
+    def owner(self) -> int:
+        return self._database.owner
+
+    def adopt(self, side: Side, endpoint: str) -> Adopted:
+        ownership, place = self._database.ownership, [side, endpoint]
+        if ownership is None:
+            return Adopted()
+        living = ownership.bury(self._connection, self._clock())
+        orphan = f"side = ? AND endpoint = ? AND owner NOT IN ({', '.join(map(str, living))})"
+
+        def take(table: str, key: str, which: str) -> list[str]:
+            found = self._connection.execute(f"SELECT {key} FROM {table} WHERE {which} ORDER BY rowid", place)
+            keys = [name for (name,) in found.fetchall()]
+            if keys:
+                self._change(f"UPDATE {table} SET owner = {self.owner} WHERE {which}", place)
+            return keys
+
+        if side == "client":
+            sources = take("castile_sources", "key", f"{orphan} AND ended IS NULL")
+            if sources:
+                take("castile_outbox", "message_id", orphan)
+            contexts = take("castile_contexts", "identifier", f"{orphan} AND ended IS NULL")
+            return Adopted(tuple(sources), frozenset(contexts))
+        undone = "SELECT sequence FROM castile_inbox INDEXED BY castile_inbox_open WHERE status <> 'done'"
+        return Adopted(
+            destinations=frozenset(
+                take("castile_destinations", "identifier", f"{orphan} AND identifier IN ({undone})")
+            )
+        )
+
     # the application's part
 
     @property
@@ -114,9 +150,14 @@ class SQLiteTransaction:
         self._write(CONTEXTS, CONTEXTS.upsert, record)
 
     def contexts(
-        self, *, side: Side | None = None, endpoint: str | None = None, ended: bool = False
+        self,
+        *,
+        side: Side | None = None,
+        endpoint: str | None = None,
+        owner: int | None = None,
+        ended: bool = False,
     ) -> list[ContextRecord]:
-        where, values = _all_of(side=side, endpoint=endpoint)
+        where, values = _all_of(side=side, endpoint=endpoint, owner=owner)
         return self._many(CONTEXTS, _open(where, ended) + " ORDER BY rowid", values)
 
     def count_contexts(self, side: Side, principal: str | None = None) -> int:
@@ -138,9 +179,14 @@ class SQLiteTransaction:
         self._write(SOURCES, SOURCES.upsert, record)
 
     def sources(
-        self, *, side: Side | None = None, endpoint: str | None = None, unfinished: bool = False
+        self,
+        *,
+        side: Side | None = None,
+        endpoint: str | None = None,
+        owner: int | None = None,
+        unfinished: bool = False,
     ) -> list[SourceRecord]:
-        where, values = _all_of(side=side, endpoint=endpoint)
+        where, values = _all_of(side=side, endpoint=endpoint, owner=owner)
         return self._many(SOURCES, _open(where, not unfinished) + " ORDER BY rowid", values)
 
     def forget_source(self, key: str) -> None:
@@ -244,8 +290,9 @@ class SQLiteTransaction:
         side: Side = "client",
         besides: Collection[str] = (),
     ) -> list[OutboxRow]:
-        tail = f"WHERE side = ? AND endpoint = ? AND due <= ?{_none_of(besides)} ORDER BY due, rowid LIMIT ?"
-        found, broken = self._sorted(OUTBOX, tail, [side, endpoint, utc, *besides, limit])
+        own = "side = ? AND endpoint = ? AND owner = ?"
+        tail = f"WHERE {own} AND due <= ?{_none_of(besides)} ORDER BY due, rowid LIMIT ?"
+        found, broken = self._sorted(OUTBOX, tail, [side, endpoint, self.owner, utc, *besides, limit])
         for row in broken:  # never again: the next look would find them first
             self._change("UPDATE castile_outbox SET due = NULL WHERE message_id = ?", [row[0]])
         return found
@@ -254,9 +301,9 @@ class SQLiteTransaction:
         self, *, endpoint: str, side: Side = "client", besides: Collection[str] = ()
     ) -> float | None:
         found = self._connection.execute(
-            "SELECT due FROM castile_outbox "
-            f"WHERE side = ? AND endpoint = ? AND due IS NOT NULL{_none_of(besides)} ORDER BY due LIMIT 1",
-            [side, endpoint, *besides],
+            "SELECT due FROM castile_outbox WHERE side = ? AND endpoint = ? AND owner = ? "
+            f"AND due IS NOT NULL{_none_of(besides)} ORDER BY due LIMIT 1",
+            [side, endpoint, self.owner, *besides],
         ).fetchone()
         return None if found is None else float(found[0])
 
@@ -460,6 +507,8 @@ class SQLiteTransaction:
         return int(self._connection.execute(statement, values).fetchone()[0])
 
     def _write(self, table: Table[R], statement: str, record: R) -> None:
+        if table.owned and self.owner and not record.owner:  # type: ignore[attr-defined]
+            record = replace(record, owner=self.owner)  # type: ignore[type-var]
         row = table.write(record, self._sealer)
         try:
             self._change(statement, row)

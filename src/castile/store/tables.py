@@ -40,6 +40,13 @@ Row = Sequence[SQLValue]
 _json: Final = json.JSONEncoder(separators=(",", ":"), default=bytes.hex).encode
 
 
+class Owned(typing.Protocol):
+    """A record that belongs to a process."""
+
+    @property
+    def owner(self) -> int: ...
+
+
 class BrokenRow(Exception):
     """A row that can't be read; the text says why, without its content."""
 
@@ -136,7 +143,7 @@ class Table(Generic[R]):
             )
         checksum = sealer.checksum(self._summed(identity, values, [value is None for value in sealed]))
         if self.owned:
-            return [*values, *sealed, typing.cast(int, getattr(record, "owner")), checksum]
+            sealed.append(typing.cast("Owned", record).owner)
         return [*values, *sealed, checksum]
 
     def read(self, row: Row, sealer: Sealer) -> R:
@@ -145,7 +152,7 @@ class Table(Generic[R]):
         BrokenRow: a seal or the checksum is broken, or a value doesn't fit.
         """
         width = len(self.plain)
-        plain, sealed, checksum = row[:width], row[width:-1], row[-1]
+        plain, sealed, checksum = row[:width], row[width : width + len(self._sealed)], row[-1]
         try:
             identity = self._identity(plain)
             if not isinstance(checksum, bytes):
@@ -162,6 +169,8 @@ class Table(Generic[R]):
                     values[column.name] = column.unpack(opened)
                 else:
                     raise BrokenSeal(f"{column.name} is no sealed value")
+            if self.owned:
+                values["owner"] = row[-2]
             return self.record(**values)
         except (BrokenSeal, codec.CodecError, ValueError, TypeError) as error:
             raise BrokenRow(str(error)) from error
