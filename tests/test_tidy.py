@@ -33,7 +33,7 @@ LAYERS: Final = (
     ("protocol", "security"),
     ("store",),
     ("endpoint",),
-    ("transport", "pump", "conversations", "doubts", "plain", "retired"),
+    ("transport", "pump", "conversations", "doubts", "plain", "retired", "siblings"),
     ("client", "service", "sts", "zeep", "explaining", "credentials", "testing"),
     ("cli", "console", "demo"),
     ("__init__", "__main__"),

@@ -43,6 +43,7 @@ from castile.protocol import source
 from castile.retired import Retired
 from castile.security.keys import ContextKey
 from castile.security.pipeline import Protected
+from castile.siblings import Siblings
 from castile.store import Transaction
 from castile.store.records import OutboxRow, ReplyRow, SourceRecord
 from castile.transport.carrier import Carrier
@@ -77,9 +78,11 @@ class Pump:
     conversations: Conversations = field(init=False)
     retired: Retired = field(init=False)
     doubts: Doubts = field(init=False)
+    siblings: Siblings = field(init=False)
     _creating: threading.Lock = field(default_factory=threading.Lock)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _leasing: threading.Lock = field(default_factory=threading.Lock)
+    _starting: threading.Lock = field(default_factory=threading.Lock)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _wake: threading.Event = field(default_factory=threading.Event)
     _leased: set[str] = field(default_factory=set)
@@ -96,6 +99,7 @@ class Pump:
         self.conversations = Conversations(self.party, self.carrier, self.now, self._background)
         self.retired = Retired(self.party, self.conversations, self.now)
         self.doubts = Doubts(self.party, self.conversations, self.now, self.retire, self._tell_failed)
+        self.siblings = Siblings(self.party, self._rouse)
 
     def now(self) -> Now:
         """This moment on a UTC that doesn't jump: ticks since the pump began."""
@@ -111,7 +115,9 @@ class Pump:
         return self.party.run(step)
 
     def recover(self) -> None:
-        """Take over what an earlier process left in the store."""
+        """Take over what an earlier process left in the store, and watch those beside this one."""
+        if self.party.policy.reliability is not None:
+            self.party.store.watch(self.siblings.noticed)
         if self.retired.recover():
             self._start()
 
@@ -156,8 +162,7 @@ class Pump:
     def retire(self, key: str) -> None:
         """A sequence takes nothing new any more: what is in it is finished (F12, CO-16)."""
         self.retired.add(key)
-        self._start()
-        self._wake.set()
+        self._rouse()
 
     def send(self, action: str, body: bytes, call: str | None = None) -> None:
         """Number a one-way message and make it durable; with the key of an earlier one, nothing.
@@ -177,8 +182,7 @@ class Pump:
 
         with self._freeing(call):
             found = (self.run(earlier) if call else None) or self._numbered(step)
-            self._start()
-            self._wake.set()
+            self._rouse()
             if call and isinstance(found, OutboxRow):
                 self._check_failed(found)
 
@@ -261,14 +265,15 @@ class Pump:
     def _joined(
         self, row: OutboxRow | ReplyRow, future: Future[ReplyRow], deadline: float, timeout: float
     ) -> ReplyRow:
-        """Wait for the reply to a message that is under way."""
+        """Wait for the reply to a message that is under way, here or in another process."""
         if isinstance(row, ReplyRow):
             return row
         try:
             if not future.done():
-                self._start()
-                self._wake.set()
                 self._check_failed(row)
+                with self.siblings.joined(row):
+                    self._rouse()
+                    return future.result(self._left(deadline))
             return future.result(self._left(deadline))
         except TimeoutError:
             raise self._unanswered(row, timeout) from None
@@ -499,12 +504,17 @@ class Pump:
     # the thread
 
     def _start(self) -> None:
-        with self._lock:
+        with self._starting:  # the store's thread may come here: nobody holds this and waits for it
             if self._thread is not None or self._stopping:
                 return
             self._pool = ThreadPoolExecutor(WORKERS + SPARE, "castile-pump")
             self._thread = threading.Thread(target=self._loop, name="castile-pump", daemon=True)
             self._thread.start()
+
+    def _rouse(self) -> None:
+        """There is something to do for the thread."""
+        self._start()
+        self._wake.set()
 
     def _loop(self) -> None:
         while not self._stopping:
@@ -520,6 +530,13 @@ class Pump:
 
     def _round(self, now: Now) -> float:
         """Send what is due; seconds until there may be more."""
+        if self.siblings.orphans():
+            self.retired.adopt()
+        replies, failed = self.siblings.news()
+        if replies:
+            self._tell(Answered(tuple(reply for reply in replies if reply.message_id in self._waiting)))
+        for record in failed:
+            self._fail(record)
         if self.retired.pending:
             self.retired.finish(self._background)
         room = WORKERS - len(self._sending)
@@ -550,7 +567,8 @@ class Pump:
 
     def _oldest(self, tx: Transaction, now: Now, leased: set[str]) -> list[OutboxRow]:
         """Of each sequence the oldest that isn't acknowledged, if it is due."""
-        records = tx.sources(side=self.party.side, endpoint=self.party.realm, unfinished=True)
+        side, endpoint = self.party.side, self.party.realm
+        records = tx.sources(side=side, endpoint=endpoint, owner=tx.owner, unfinished=True)
         rows = (tx.oldest(record.state.key) for record in records)
         return [
             row
@@ -583,14 +601,10 @@ class Pump:
             self._wake.set()
 
     def _overdue(self, row: OutboxRow, now: Now) -> bool:
-        """Giving up is by time, never by count (RM-58, RM-19)."""
-        timers = self.party.settings.timers
-        in_memory = self.party.store.location is None
-        limit = timers.give_up_in_memory if in_memory else timers.give_up_durable
-        limits = {"create": timers.create_timeout, "terminate": timers.terminate_timeout}
-        if now.utc - row.submitted <= limits.get(row.kind, limit):
+        """Whether this row was given up: by time, never by count (RM-58, RM-19)."""
+        reason = requests.overdue(self.party, row, now)
+        if reason is None:
             return False
-        reason = f"{row.kind}: no answer in {limits.get(row.kind, limit):g} s ({row.last_error})"
 
         def step(tx: Transaction) -> SourceRecord:
             record = requests.give_up(tx, row.sequence_key or "", reason, now)
@@ -654,8 +668,7 @@ class Pump:
 
     def wait(self, ready: Callable[[], bool], deadline: float) -> bool:
         """Wait until something that a commit changes is so; False at the deadline (ticks)."""
-        self._start()
-        self._wake.set()
+        self._rouse()
         with self._changed:
             while not ready():
                 left = deadline - self.now().tick
@@ -673,10 +686,14 @@ class Pump:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
         for message_id in list(self._waiting):
-            row = self.run(lambda tx, name=message_id: tx.outbox_row(name))  # type: ignore[misc]
+            try:
+                row = self.run(lambda tx, name=message_id: tx.outbox_row(name))  # type: ignore[misc]
+                error: CastileError | None = None if row is None else self._doubt(row, _CLOSED)
+            except StoreError as failure:  # another process has taken over
+                error = failure
             for future in self._waiting.pop(message_id, ()):
-                if row is not None and not future.done():
-                    future.set_exception(self._doubt(row, _CLOSED))
+                if error is not None and not future.done():
+                    future.set_exception(error)
 
 
 def _exchange(row: OutboxRow) -> Exchange:

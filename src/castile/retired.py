@@ -1,4 +1,4 @@
-"""Sequences of a client that take nothing new: those of earlier processes, and those whose context
+"""Sequences of a client that take nothing new: those of dead processes, and those whose context
 is past its end or in doubt. What is in them is finished, then they are closed (F12, F37, CO-16).
 """
 
@@ -42,21 +42,24 @@ class Retired:
     def recover(self) -> bool:
         """Take over what an earlier process left in the store: unacknowledged messages are due
         at once, without waiting for traffic (F37). True: there is something to do."""
-        if self.party.policy.reliability is None:
-            self.clear.set()
-            return False
-        self.keys, self._contexts = self.party.run(
-            lambda tx: (
-                recover.earlier_sequences(self.party, tx),
-                recover.earlier_contexts(self.party, tx),
-            )
-        )
-        if self.keys:
-            count = len(self.keys)
-            reliability_log.warning("%s sequences of an earlier process are being finished", count)
-        else:
+        if self.party.policy.reliability is None or not self.adopt():
             self.clear.set()
         return self.pending
+
+    def adopt(self) -> bool:
+        """Take over what dead processes left. True: sequences are among it.
+
+        New work comes behind those that are found at the start. To the sequences of a process
+        that ran beside this one it never had an order.
+        """
+        adopted = self.party.run(lambda tx: recover.take_over(self.party, tx))
+        with self._lock:
+            self.keys += adopted.sources
+            self._contexts |= adopted.contexts
+        if adopted.sources:
+            count = len(adopted.sources)
+            reliability_log.warning("%s sequences of another process are being finished", count)
+        return bool(adopted.sources)
 
     @property
     def pending(self) -> bool:
@@ -132,9 +135,10 @@ class Retired:
     def _release(self, tx: Transaction) -> None:
         """New sequences waited for these, so that order holds."""
         now = self.now()
-        for record in tx.sources(side=self.party.side, endpoint=self.party.realm, unfinished=True):
+        party = self.party
+        for record in tx.sources(side=party.side, endpoint=party.realm, owner=tx.owner, unfinished=True):
             if record.state.phase is source.Phase.CREATING and record.state.key not in self.keys:
-                requests.admit(self.party, tx, record.state.key, now)
+                requests.admit(party, tx, record.state.key, now)
 
     def in_doubt(self) -> list[OutboxRow]:
         """Messages of this process in sequences that aren't finished."""

@@ -26,7 +26,7 @@ from castile import store as stores
 from castile.clock import Clock, system
 from castile.config import Settings
 from castile.credentials import Certificate, TrustSource, load_trust
-from castile.endpoint import handlers, recover
+from castile.endpoint import handlers
 from castile.endpoint.choosing import choose
 from castile.endpoint.deliver import Dispatcher, Handler, HandlerFunction
 from castile.endpoint.inbound import Inbound, claimed_message_id, log_refusal, opened, receive
@@ -158,22 +158,15 @@ class Service:
             )
             for policy in self._policies
         )
-        dispatcher = Dispatcher(parties[0], self._handlers)
+        dispatcher = Dispatcher(parties, self._handlers)
         dispatcher.loop = asyncio.get_running_loop()
         self._parties, self._dispatcher = parties, dispatcher
+        store.watch(dispatcher.noticed)
         try:
-            left, parked = await asyncio.wrap_future(
-                store.run(lambda tx: recover.interrupted_deliveries(parties, tx))
-            )
+            await asyncio.wrap_future(dispatcher.recover())
         except BaseException:
             await self.stop()
             raise
-        if left:
-            reliability_log.warning("%s messages of an earlier process are delivered again", len(left))
-        if parked:
-            reliability_log.warning("%s sequences wait behind a parked message", len(parked))
-        dispatcher.hold(parked)
-        dispatcher.start(left)
 
     async def stop(self) -> None:
         """Let running handlers finish, then close the store; the rest stays in it."""
@@ -247,14 +240,16 @@ class Service:
                 return outcome.answer
             if sequence is None:
                 return await asyncio.wrap_future(dispatcher.call(outcome.deliveries[0]))
-            return await self._reply(party, outcome.answer, asyncio.wrap_future(waiter) if waiter else None)
+            awaited = asyncio.wrap_future(waiter) if waiter else None
+            if outcome.elsewhere:
+                with dispatcher.elsewhere(party, outcome.answer.sequence, outcome.answer.number):
+                    return await self._reply(party, outcome.answer, awaited)
+            return await self._reply(party, outcome.answer, awaited)
         finally:
             if sequence is not None and waiter is not None:
                 dispatcher.forget(sequence.identifier, sequence.number, waiter)
 
-    async def _reply(
-        self, party: Party, pending: Pending, waiter: asyncio.Future[Reply] | None
-    ) -> Reply:
+    async def _reply(self, party: Party, pending: Pending, waiter: asyncio.Future[Reply] | None) -> Reply:
         """The handler's reply, or the acknowledgement alone if it takes too long (RM-102)."""
         if waiter is not None:
             done, _ = await asyncio.wait({waiter}, timeout=self._settings.timers.reply_wait)
@@ -309,4 +304,3 @@ def _read(parties: Sequence[Party], envelope: Envelope) -> tuple[Party, Inbound]
         if inbound.problem is None or party is parties[-1]:
             return party, inbound
     raise first or UsageError("no policy")
-

@@ -22,6 +22,7 @@ from castile.endpoint.party import Party
 from castile.errors import StoreBusy, StoreFull, StoreInvalid, StoreTooNew
 from castile.messages import reliability, soap, trust
 from castile.store import Store, Transaction
+from castile.store.lock import WriterLock
 from castile.transport.http import HTTPResponse
 from castile.versions import WSA_1_0
 from tests.endpoint.conftest import Pairs
@@ -643,8 +644,11 @@ def test_a_full_disk_at_the_client(pairs: Pairs, tmp_path: Path) -> None:
 
 
 @pytest.mark.row("RE-104", "ST-10", "ST-22")
-def test_stores_that_cannot_be_opened(pairs: Pairs, tmp_path: Path) -> None:
-    """No store, a newer one, a busy one, another key: named before anything is done."""
+def test_stores_that_cannot_be_opened(
+    pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No store, a newer one, one that isn't let go of, another key: named before anything is done."""
+    monkeypatch.setattr("castile.store.database.BUSY_SECONDS", 0.1)
     pair = pairs(folder=tmp_path)
     (tmp_path / "text.db").write_bytes(b"this is a letter to my aunt\n" * 99)
     foreign = sqlite3.connect(tmp_path / "foreign.db")
@@ -657,7 +661,9 @@ def test_stores_that_cannot_be_opened(pairs: Pairs, tmp_path: Path) -> None:
     newer.execute("PRAGMA user_version = 99999")
     newer.commit()
     newer.close()
-    open_one = pair.client(store=tmp_path / "busy.db")
+    pair.client(store=tmp_path / "busy.db").close()
+    holder = WriterLock(tmp_path / "busy.db")
+    holder.acquire(1)
     pair.client(store=tmp_path / "sealed.db", seal=os.urandom(32)).close()
     wanted: dict[str, tuple[type[castile.StoreError], str]] = {
         "text.db": (StoreInvalid, "text.db"),
@@ -680,4 +686,5 @@ def test_stores_that_cannot_be_opened(pairs: Pairs, tmp_path: Path) -> None:
         with pytest.raises(kind, match=text):
             pair.loop.run(service.start())
         assert (tmp_path / name).read_bytes() == content
-    assert open_one.call_raw("urn:test/Echo", BODY) == BODY
+    holder.close()
+    assert pair.client(store=tmp_path / "busy.db").call_raw("urn:test/Echo", BODY) == BODY

@@ -4,9 +4,14 @@ One handler at a time for an in-order sequence, in a bounded pool of threads; co
 the service's loop. The reply and the mark "done" are one commit; only then is the newest HTTP
 exchange that waits for this number woken, and an older one told to come back.
 
-A handler that was running, or may have been, when its process died runs again and sees
-`RequestContext.redelivered`. A transactional one runs inside the store's own transaction, so
-its effects, its reply and the mark are one commit and happen exactly once (features 4.9).
+Of several processes on one store, one at a time hands on the messages of a sequence; what another
+has accepted meanwhile it finds when it has done those before. A reply that is waited for here and
+made there is looked for when the store has changed.
+
+A handler that was running, or may have been, when its process died runs again, in whichever
+process takes over, and sees `RequestContext.redelivered`. A transactional one runs inside the
+store's own transaction, so its effects, its reply and the mark are one commit and happen exactly
+once (features 4.9).
 """
 
 from __future__ import annotations
@@ -16,16 +21,18 @@ import inspect
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from castile.endpoint.handlers import Delivery, Outcome
+from castile.endpoint.handlers import Delivery, Outcome, delivery_of
 from castile.endpoint.kinds import Kind
 from castile.endpoint.outbound import Outgoing, Reply
 from castile.endpoint.party import Party, reliability_log
-from castile.endpoint.replies import number_reply
+from castile.endpoint.recover import interrupted_deliveries
+from castile.endpoint.replies import number_reply, stored_reply
 from castile.endpoint.turn import action_not_supported
 from castile.errors import (
     CastileError,
@@ -39,7 +46,7 @@ from castile.errors import (
     UsageError,
 )
 from castile.messages import soap
-from castile.store import Transaction
+from castile.store import Sign, Transaction
 from castile.store.application import ApplicationConnection
 from castile.xml import Element, canonical, canonical_fragment, parse
 
@@ -97,17 +104,24 @@ class Answer:
     fault: bool = False
 
 
+Finished = tuple[Reply | None, Delivery | None]
+"""Its reply, and the message that comes next in its sequence."""
+
+
 class Dispatcher:
     """Runs handlers, and wakes who waits for their replies."""
 
-    def __init__(self, party: Party, handlers: dict[str, Handler]) -> None:
-        """`party`: any of the service's; they share store and settings."""
-        self._party = party
+    def __init__(self, parties: Sequence[Party], handlers: dict[str, Handler]) -> None:
+        """`parties`: the service's, which share store and settings."""
+        self._parties = parties
+        self._party = party = parties[0]
         self._handlers = handlers
         self._pool = ThreadPoolExecutor(party.settings.max_concurrency, "castile-handler")
         self._lock = threading.Lock()
         self._queues: dict[str, deque[Delivery]] = {}
         self._waiting: dict[tuple[str, int], Future[Reply]] = {}
+        self._elsewhere: dict[tuple[str, int], Party] = {}
+        """Those whose reply another process makes."""
         self._ending = threading.Event()
         self.loop: asyncio.AbstractEventLoop | None = None
         """Where coroutine handlers run."""
@@ -129,11 +143,72 @@ class Dispatcher:
             if self._waiting.get((sequence, number)) is future:
                 del self._waiting[sequence, number]
 
-    def hold(self, sequences: Iterable[str]) -> None:
-        """Start nothing of these: a message of an earlier process is parked before it."""
+    def recover(self) -> Future[None]:
+        """Start what dead processes left; nothing of a sequence in which a message is parked."""
+        done: Future[None] = Future()
+
+        def taken(step: Future[tuple[tuple[Delivery, ...], frozenset[str]]]) -> None:
+            error = step.exception()
+            if error is not None:
+                reliability_log.error("what other processes left can't be taken over: %s", error)
+                done.set_exception(error)
+                return
+            left, parked = step.result()
+            if left:
+                reliability_log.warning("%s messages of another process are delivered again", len(left))
+            if parked:
+                reliability_log.warning("%s sequences wait behind a parked message", len(parked))
+            with self._lock:
+                for sequence in parked:
+                    self._queues.setdefault(sequence, deque())
+            self.start(left)
+            done.set_result(None)
+
+        step = self._party.store.run(lambda tx: interrupted_deliveries(self._parties, tx))
+        step.add_done_callback(taken)
+        return done
+
+    def noticed(self, sign: Sign) -> None:
+        """The store has seen something of other processes."""
+        if self._ending.is_set():
+            return
+        if sign is Sign.DIED:
+            self.recover()
+        elif self._elsewhere:
+            self._look()
+
+    @contextmanager
+    def elsewhere(self, party: Party, sequence: str, number: int) -> Iterator[None]:
+        """While another process makes the reply that is waited for here."""
         with self._lock:
-            for sequence in sequences:
-                self._queues.setdefault(sequence, deque())
+            self._elsewhere[sequence, number] = party
+        self._look()  # it may have come before anybody looked
+        try:
+            with party.store.awaits():
+                yield
+        finally:
+            with self._lock:
+                self._elsewhere.pop((sequence, number), None)
+
+    def _look(self) -> None:
+        """Give the replies that other processes have made to who waits here."""
+        with self._lock:
+            wanted = dict(self._elsewhere)
+
+        def made(tx: Transaction) -> list[tuple[str, int, Reply]]:
+            found = []
+            for (sequence, number), party in wanted.items():
+                row, record = tx.reply_to(sequence, number), tx.destination(sequence)
+                if row is not None and record is not None:
+                    found.append((sequence, number, stored_reply(party, tx, record, row)))
+            return found
+
+        def give(step: Future[list[tuple[str, int, Reply]]]) -> None:
+            if step.exception() is None:
+                for sequence, number, reply in step.result():
+                    self._wake(sequence, number, reply)
+
+        self._party.store.run(made).add_done_callback(give)
 
     def start(self, deliveries: tuple[Delivery, ...]) -> None:
         """Queue what a step released, in its order."""
@@ -203,10 +278,10 @@ class Dispatcher:
         handler = self._handlers.get(delivery.action)
         try:
             if handler is not None and handler.transactional:
-                _, reply = self._run_transaction(handler, delivery)
+                _, (reply, following) = self._run_transaction(handler, delivery)
             else:
                 answer = self._run(handler, delivery, None)
-                reply = self._commit(lambda tx: self._finish(tx, delivery, answer))
+                reply, following = self._commit(lambda tx: self._finish(tx, delivery, answer))
         except Retry as retry:
             return retry.after_seconds
         except (StoreFull, StoreBusy) as error:  # a transaction that never was
@@ -214,9 +289,18 @@ class Dispatcher:
             return self._party.settings.timers.handler_backoff
         except _Failed as failed:
             return self._again_or_park(delivery, failed)
+        if following is not None:
+            self._follow(following)
         if reply is not None:
-            self._wake(delivery, reply)
+            self._wake(delivery.sequence or "", delivery.number or 0, reply)
         return None
+
+    def _follow(self, following: Delivery) -> None:
+        """What another process has accepted comes next, before what was queued here."""
+        with self._lock:
+            queue = self._queues[following.sequence or ""]
+            if all(each.number != following.number for each in queue):
+                queue.insert(1, following)
 
     def _commit(self, step: Callable[[Transaction], T]) -> T:
         """Commit what came of a handler. It has run and must not run again for want of room: a
@@ -229,10 +313,10 @@ class Dispatcher:
                 if self._ending.wait(self._party.settings.timers.handler_backoff):
                     raise
 
-    def _run_transaction(self, handler: Handler, delivery: Delivery) -> tuple[Answer | None, Reply | None]:
+    def _run_transaction(self, handler: Handler, delivery: Delivery) -> tuple[Answer | None, Finished]:
         """Effects, reply and the mark in one commit; a fault undoes the effects first."""
 
-        def step(tx: Transaction) -> tuple[Answer | None, Reply | None]:
+        def step(tx: Transaction) -> tuple[Answer | None, Finished]:
             answer = self._run(handler, delivery, tx.connection)
             if answer is not None and answer.fault:
                 raise _Undo(answer)
@@ -322,11 +406,18 @@ class Dispatcher:
             return asyncio.run(result)
         return asyncio.run_coroutine_threadsafe(result, self.loop).result()
 
-    def _finish(self, tx: Transaction, delivery: Delivery, answer: Answer | None) -> Reply | None:
-        """The reply and the mark "done", in one step (DESIGN 4)."""
+    def _finish(self, tx: Transaction, delivery: Delivery, answer: Answer | None) -> Finished:
+        """The reply and the mark "done", in one step (DESIGN 4); and what comes next."""
         if delivery.sequence is None or delivery.number is None:
-            return None
-        return number_reply(delivery.party, tx, delivery, answer if delivery.two_way else None)
+            return None, None
+        reply = number_reply(delivery.party, tx, delivery, answer if delivery.two_way else None)
+        with self._lock:
+            known = [each.number for each in self._queues.get(delivery.sequence, ())]
+        if delivery.number + 1 in known or not tx.owner:
+            return reply, None
+        undone = tx.inbox(sequence=delivery.sequence, limit=1)
+        ready = undone and undone[0].status == "ready"
+        return reply, delivery_of(delivery.party, undone[0]) if ready else None
 
     def _direct(self, delivery: Delivery) -> Reply:
         handler = self._handlers.get(delivery.action)
@@ -365,9 +456,9 @@ class Dispatcher:
         )
         return PARKED
 
-    def _wake(self, delivery: Delivery, reply: Reply) -> None:
+    def _wake(self, sequence: str, number: int, reply: Reply) -> None:
         with self._lock:
-            future = self._waiting.pop((delivery.sequence or "", delivery.number or 0), None)
+            future = self._waiting.pop((sequence, number), None)
         if future is not None and not future.done():
             future.set_result(reply)
 

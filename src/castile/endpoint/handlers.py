@@ -78,6 +78,8 @@ class Outcome:
 
     answer: Reply | Pending
     deliveries: tuple[Delivery, ...] = ()
+    elsewhere: bool = False
+    """What the answer waits for is made in another process."""
 
 
 Rule = Callable[[Turn], Outcome]
@@ -160,9 +162,7 @@ def create_sequence(turn: Turn) -> Outcome:
             dialect=party.policy.dialect,
         )
         turn.tx.save_source(
-            SourceRecord(
-                replies, party.side, party.realm, created=turn.now.utc, destination=state.identifier
-            )
+            SourceRecord(replies, party.side, party.realm, created=turn.now.utc, destination=state.identifier)
         )
     turn.tx.save_destination(record)
     return Outcome(Reply(_created(turn, record)))
@@ -287,13 +287,30 @@ def application(turn: Turn) -> Outcome:
                 record = replace(record, ended=turn.now.utc)
             case _:
                 pass
+    record, ready_here = _dispatched(turn, record, deliveries)
     turn.tx.save_destination(record)
     done = answer is None or (isinstance(answer, Reply) and answer.status == 200)
     if done and turn.inbound.kind is Kind.LAST_MESSAGE:
         # Only to LastMessage itself: CXF marks its last application message, and hears no
         # acknowledgement that rides on a LastMessage.
         answer = _last_message(turn, record)
-    return Outcome(answer or acknowledgement_reply(record, turn.edition), tuple(deliveries))
+    elsewhere = isinstance(answer, Pending) and record.owner != turn.tx.owner
+    return Outcome(answer or acknowledgement_reply(record, turn.edition), ready_here, elsewhere)
+
+
+def _dispatched(
+    turn: Turn, record: DestinationRecord, deliveries: list[Delivery]
+) -> tuple[DestinationRecord, tuple[Delivery, ...]]:
+    """Who hands a sequence's messages to the application: one process at a time, for their order.
+
+    That is this one, unless another has not done earlier ones yet: then it comes to these after
+    them (`Dispatcher`).
+    """
+    if deliveries and record.owner not in (0, turn.tx.owner):
+        undone = turn.tx.inbox(sequence=record.state.identifier, limit=1)
+        if undone and undone[0].number < (deliveries[0].number or 0):
+            return record, ()
+    return (replace(record, owner=turn.tx.owner) if deliveries else record), tuple(deliveries)
 
 
 def _plain(turn: Turn) -> Outcome:
@@ -486,7 +503,7 @@ def _end(
                 record = replace(record, ended=turn.now.utc)
             case _:
                 pass
-    return record, tuple(deliveries), refusal
+    return *_dispatched(turn, record, deliveries), refusal
 
 
 def _end_replies(turn: Turn, record: DestinationRecord) -> SourceRecord | None:

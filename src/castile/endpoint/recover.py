@@ -1,6 +1,7 @@
-"""What a dead process left in the store, as the next one finds it (features 9.3).
+"""What a dead process left in the store, as the next one finds it, or one that runs beside it
+(features 9.3).
 
-Resume is not reuse: a new process finishes the stored sequences under their own contexts and
+Resume is not reuse: the stored sequences are finished under their own contexts, and a process
 does its own work in new ones.
 """
 
@@ -9,35 +10,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from castile.endpoint.handlers import Delivery, delivery_of
-from castile.endpoint.party import Party
+from castile.endpoint.party import Party, reliability_log
+from castile.errors import StoreDamaged
 from castile.protocol.conversation import Conversation
-from castile.store import Transaction
+from castile.store import Adopted, Transaction
 
 
-def earlier_sequences(party: Party, tx: Transaction) -> list[str]:
-    """Keys of a client's sequences that are not ended, oldest first. Nothing of them is due
-    before its turn has come."""
-    records = tx.sources(side=party.side, endpoint=party.realm, unfinished=True)
-    for record in records:
-        for row in tx.outbox(record.state.key):
+def take_over(party: Party, tx: Transaction) -> Adopted:
+    """A client takes over what dead processes left: sequences that are not ended, oldest first, and
+    contexts. Nothing of them is due before its turn has come."""
+    adopted = tx.adopt(party.side, party.realm)
+    for key in adopted.sources:
+        for row in tx.outbox(key):
             tx.update_outbox(row.message_id, due=None)
-    return [record.state.key for record in records]
-
-
-def earlier_contexts(party: Party, tx: Transaction) -> frozenset[str]:
-    """Identifiers of the contexts that a client finds in its store."""
-    return frozenset(
-        record.state.identifier for record in tx.contexts(side=party.side, endpoint=party.realm)
-    )
+    return adopted
 
 
 def idle_contexts(party: Party, tx: Transaction, current: str | None) -> list[Conversation]:
-    """A client's contexts that no unfinished sequence needs."""
+    """The contexts of this process of a client that no unfinished sequence needs."""
     records = tx.sources(side=party.side, endpoint=party.realm, unfinished=True)
     needed = {record.state.context for record in records} | {current}
     return [
         record.state
-        for record in tx.contexts(side=party.side, endpoint=party.realm)
+        for record in tx.contexts(side=party.side, endpoint=party.realm, owner=tx.owner)
         if isinstance(record.state, Conversation) and record.state.identifier not in needed
     ]
 
@@ -45,19 +40,27 @@ def idle_contexts(party: Party, tx: Transaction, current: str | None) -> list[Co
 def interrupted_deliveries(
     parties: Sequence[Party], tx: Transaction
 ) -> tuple[tuple[Delivery, ...], frozenset[str]]:
-    """A service's messages that were accepted and are not done, in their order (ST-30), and the
-    sequences that stand still behind a parked one.
+    """A service takes over what dead processes accepted and have not done: the messages, in their
+    order (ST-30), and the sequences that stand still behind a parked one.
 
     Whether a handler had begun isn't known, so each message is marked as delivered again. One
     in editions that the service speaks no more stays where it is.
     """
-    first = parties[0]
-    left = []
-    for row in tx.inbox(status="ready", side=first.side, endpoint=first.address):
-        record = tx.destination(row.sequence)
+    left: list[Delivery] = []
+    parked: set[str] = set()
+    for sequence in tx.adopt("service", parties[0].realm).destinations:
+        try:
+            record = tx.destination(sequence)
+        except StoreDamaged as error:  # it takes down nobody else
+            reliability_log.error("a sequence isn't taken over: %s", error)
+            continue
         dialect = record.state.dialect if record else ""
         party = next((each for each in parties if dialect in ("", each.policy.dialect)), None)
-        if party is not None:
-            left.append(delivery_of(party, row, redelivered=True))
-    parked = tx.inbox(status="parked", side=first.side, endpoint=first.address)
-    return tuple(left), frozenset(row.sequence for row in parked)
+        if party is None:
+            continue
+        for row in tx.inbox(sequence=sequence):
+            if row.status == "ready":
+                left.append(delivery_of(party, row, redelivered=True))
+            elif row.status == "parked":
+                parked.add(sequence)
+    return tuple(left), frozenset(parked)

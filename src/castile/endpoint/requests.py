@@ -325,6 +325,16 @@ def repeat_later(
     )
 
 
+def overdue(party: Party, row: OutboxRow, now: Now) -> str | None:
+    """Why this row is given up: its time is over (RM-58, RM-19). None: it isn't."""
+    timers = party.settings.timers
+    limit = timers.give_up_in_memory if party.store.location is None else timers.give_up_durable
+    seconds = {"create": timers.create_timeout, "terminate": timers.terminate_timeout}.get(row.kind, limit)
+    if now.utc - row.submitted <= seconds:
+        return None
+    return f"{row.kind}: no answer in {seconds:g} s ({row.last_error})"
+
+
 def give_up(tx: Transaction, key: str, reason: str, now: Now) -> SourceRecord:
     """The sequence has failed; nothing of it is dropped (RM-58)."""
     record = source_record(tx, key)

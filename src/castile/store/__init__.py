@@ -71,7 +71,7 @@ class Sign(Enum):
     CHANGED = "changed"
     """One has committed something."""
     DIED = "died"
-    """One is gone, and nobody has taken over yet what it had (`Transaction.adopt`)."""
+    """One is gone, and it may have left something (`Transaction.adopt`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,6 @@ class Actor:
         self._hasty = 0
         self._look_at = clock().tick + LOOK
         self._version = 0
-        self._others: list[int] = []
         self._fenced: StoreFenced | None = None
         self._pause: _Pause | None = None
 
@@ -326,10 +325,9 @@ class Actor:
             version = opened.data_version()
             if version != self._version:
                 signs.append(Sign.CHANGED)
-            if version != self._version or self._others:
-                self._others = opened.ownership.others(opened.connection)
-                if opened.ownership.dead(self._others):
-                    signs.append(Sign.DIED)
+            seen = signs or opened.ownership.company
+            if seen and opened.ownership.gone(opened.connection):
+                signs.append(Sign.DIED)
             self._version = version
             if opened.ownership.replaced():
                 self._fenced = StoreFenced(f"the file of the store {opened.name} was replaced: open it again")

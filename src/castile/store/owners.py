@@ -55,6 +55,8 @@ class Ownership:
         self._lock: OwnerLock | None = None
         self._commits = 0
         self._file: tuple[int, int] | None = None
+        self._others: frozenset[int] = frozenset()
+        self._newest = 0
         self.id = 0
 
     def enter(self, connection: sqlite3.Connection, now: Now, doubt: Callable[[str], None]) -> None:
@@ -87,6 +89,7 @@ class Ownership:
                 self._path,
                 mark.path.name,
             )
+        self._others, self._newest = frozenset(self.others(connection)), self.id
         mark.begin(self._store)
         unended = {each.id: each.commits for each in known.values() if each.ended is None}
         mark.join(self.id, self._commits, unended)
@@ -135,9 +138,19 @@ class Ownership:
         ).fetchall()
         return [owner for (owner,) in rows]
 
-    def dead(self, others: list[int]) -> bool:
-        """Whether the process of one of them is gone."""
-        return not all(lives(self._path, owner) for owner in others)
+    @property
+    def company(self) -> bool:
+        """Whether there were others at the last look."""
+        return bool(self._others)
+
+    def gone(self, connection: sqlite3.Connection) -> bool:
+        """Whether one of the others has ended since the last look, or its process is gone."""
+        others = frozenset(self.others(connection))
+        newest = int(connection.execute("SELECT max(id) FROM castile_owners").fetchone()[0])
+        passed = set(range(self._newest + 1, newest + 1)) - others - {self.id}
+        ended = bool(self._others - others or passed)
+        self._others, self._newest = others, newest
+        return ended or not all(lives(self._path, owner) for owner in others)
 
     def bury(self, connection: sqlite3.Connection, now: Now) -> frozenset[int]:
         """Mark owners as ended whose process is gone; the ids of all that live."""
