@@ -11,12 +11,14 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Final, Literal, Self, get_args
+from weakref import WeakSet
 
 from castile import store as stores
 from castile import xml
@@ -55,7 +57,7 @@ from castile.transport.wire import KeyLog, WireLog
 from castile.versions import WSSC
 from castile.xml import Element
 
-Quality = Literal["in_memory", "durable", "transactional"]
+Quality = Literal["in_memory", "durable"]
 Body = bytes | Element
 Credential = Username | Certificate
 
@@ -82,6 +84,32 @@ class Unfinished:
     reply: Reply | None
     key: str | None = field(default=None, repr=False)
     """The caller's own key of the call."""
+
+
+_clients: Final[WeakSet[Client]] = WeakSet()
+"""Those that a child of a fork must not take for its own."""
+
+
+def _after_fork() -> None:
+    for client in tuple(_clients):
+        client._forked()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _location(quality: Quality | None, store: str | Path | None) -> str | Path | None:
+    """Where the store is that this quality of service needs."""
+    if quality == "transactional":
+        raise UsageError(
+            "quality='transactional' is what a service gives a handler with transactional=True; "
+            "a client is 'durable' at most: send_raw commits by itself"
+        )
+    if quality not in (None, *get_args(Quality)):
+        raise UsageError(f"quality={quality!r}: one of {', '.join(get_args(Quality))} is wanted")
+    if quality == "durable" and store is None:
+        raise UsageError("quality='durable' needs a store: give store= with the path of a file")
+    return None if quality == "in_memory" else store
 
 
 def _credentials(
@@ -112,6 +140,9 @@ class Client:
     `on_reply`: told of replies that nobody waits for. `http`: another HTTP client. `random`,
     `new_id`: sources of random bytes and of identifiers, for tests that must repeat.
 
+    Several clients, in as many processes of a machine, may have the same store. One that was made
+    before a ``fork()`` works in the child, too, where its first use opens everything anew (CL-30).
+
     Raises `UsageError` for arguments that don't fit, `StoreError` if the store can't be opened.
     """
 
@@ -135,46 +166,70 @@ class Client:
         random: Callable[[int], bytes] = os.urandom,
         new_id: NewId | None = None,
     ) -> None:
-        if quality not in (None, "in_memory") and store is None:
-            raise UsageError(f"quality={quality!r} needs a store: give store= with the path of a file")
-        if quality == "in_memory":
-            store = None
+        store = _location(quality, store)
         settings = settings or Settings()
         username, credential = _credentials(credentials)
         self._timeout = settings.timers.call_timeout if timeout is None else timeout
-        keylog = KeyLog.from_environment()
-        self._store = stores.open(store, seal=seal, settings=settings, clock=clock)
+        keylog, trusted = KeyLog.from_environment(), load_trust(trust)
+        certificate = load_certificate(service_certificate) if service_certificate is not None else None
         self._http = http or HTTPClient(settings.limits, settings.timers, clock=clock)
-        party = Party(
-            side="client",
-            address=address,
-            to_alias=to_alias,
-            policy=policy,
-            store=self._store,
-            random=random,
-            identify=new_id,
-            settings=settings,
-            clock=clock,
-            certificate=load_certificate(service_certificate) if service_certificate is not None else None,
-            username=username,
-            credential=credential,
-            trust=load_trust(trust),
-            keylog=keylog.write if keylog else None,
-        )
-        self._party = party
         self._on_reply = on_reply
-        self._pump = Pump(
-            party,
-            Carrier(party, self._http, WireLog.from_environment()),
-            self._hand_over if on_reply is not None else None,
-        )
+
+        def engine() -> Pump:
+            party = Party(
+                side="client",
+                address=address,
+                to_alias=to_alias,
+                policy=policy,
+                store=stores.open(store, seal=seal, settings=settings, clock=clock),
+                random=random,
+                identify=new_id,
+                settings=settings,
+                clock=clock,
+                certificate=certificate,
+                username=username,
+                credential=credential,
+                trust=trusted,
+                keylog=keylog.write if keylog else None,
+            )
+            carrier = Carrier(party, self._http, WireLog.from_environment())
+            pump = Pump(party, carrier, self._hand_over if on_reply is not None else None)
+            try:
+                pump.recover()
+            except BaseException:  # nobody will ever close what nobody has
+                self._http.close()
+                party.store.close()
+                raise
+            return pump
+
+        self._limits = settings.limits
+        self._make_engine = engine
         self._closed = False
-        try:
-            self._pump.recover()
-        except BaseException:  # nobody will ever close what nobody has
-            self._http.close()
-            self._store.close()
-            raise
+        self._forked()
+        self._pump  # noqa: B018 - so that what can't be opened is told here
+        _clients.add(self)
+
+    def _forked(self) -> None:
+        """In a new process: nothing of the old one's is used, nor closed."""
+        self._engine: Pump | None = None
+        self._starting = threading.Lock()
+
+    @property
+    def _pump(self) -> Pump:
+        """The engine of this process."""
+        if self._engine is None:
+            with self._starting:
+                if self._engine is None:
+                    self._engine = self._make_engine()
+        return self._engine
+
+    @property
+    def _party(self) -> Party:
+        return self._pump.party
+
+    @property
+    def _store(self) -> stores.Store:
+        return self._pump.party.store
 
     @property
     def sequence(self) -> ClientSequence:
@@ -263,6 +318,8 @@ class Client:
         if self._closed:
             return
         self._closed = True
+        if self._engine is None:  # of a client that was made before a fork and never used in the child
+            return
         try:
             if not keep:
                 self._finish()
@@ -319,7 +376,7 @@ class Client:
     def _content(self, body: Body) -> bytes:
         if self._closed:
             raise UsageError("the client is closed: make another one")
-        return xml.canonical_fragment(body, self._party.settings.limits)
+        return xml.canonical_fragment(body, self._limits)
 
     def _fault(self, reply: ReplyRow) -> SOAPFault | None:
         if not reply.fault:
