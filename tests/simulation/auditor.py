@@ -68,6 +68,8 @@ class Auditor:
     inbox: dict[str, dict[tuple[str, int], str]] = field(default_factory=dict)
     """By store: the status of each accepted message."""
     accepted: dict[tuple[str, int], float] = field(default_factory=dict)
+    ever: set[tuple[str, int]] = field(default_factory=set)
+    """Whatever was accepted, also by a service whose store died with it."""
     done: set[tuple[str, int]] = field(default_factory=set)
     replies: set[str] = field(default_factory=set)
     """MessageIDs of requests whose reply a client has on its disk, or had."""
@@ -184,6 +186,7 @@ class Auditor:
         for key, status in current.items():
             if key not in self.accepted:
                 self.accepted[key] = self.world.now
+                self.ever.add(key)
                 self.world.note("accepted", *key)
                 invariants.one_content_for_a_number(self, key)
             if status == "done" and key not in self.done:
@@ -207,6 +210,9 @@ class Auditor:
             for key in self.inbox.pop(process.name, {}):
                 self.accepted.pop(key, None)
                 self.done.discard(key)
+        elif process.side == "client" and not lasting:
+            for told in self.told.values():  # what it had was gone with it
+                told.doubt = True
 
     # the effects
 

@@ -168,7 +168,7 @@ def all_is_told(model: Auditor) -> None:
         elif told.returned and not told.doubt:
             listed = any(model.carried.get(name, intent.token) == intent.token for name in model.listed)
             accepted = any(
-                token == intent.token for key, tokens in model.tokens.items() for token in tokens if key in model.accepted
+                token == intent.token for key, tokens in model.tokens.items() for token in tokens if key in model.ever
             )
             if not accepted and not completed and not listed and not told.error:
                 model.violation("I6", f"{intent.token} was taken for sending and is lost silently")

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from cryptography import x509
+
 import castile
 from castile.config import Settings
 from castile.errors import (
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 ADDRESS = "http://service.test/"
 USERS = {"ada": "SECRET-ada", "mallory": "SECRET-mallory"}
+SEAL = b"SEALING KEY of 32 bytes for both"
 _AGAIN = 4
 _OPEN = (TransportError, SequenceCreationFailed)
 """Errors that say: nothing was numbered, or it is known to have failed for good."""
@@ -47,8 +50,8 @@ class Stage:
     plan: Plan
     auditor: Auditor
     policy: castile.EndpointPolicy
-    pem: bytes
-    certificate: bytes
+    credentials: castile.Certificate
+    certificate: x509.Certificate
     client_settings: Settings
     service_settings: Settings
     replies: int = 0
@@ -71,9 +74,10 @@ def service(stage: Stage, process: Process, store: str | None) -> castile.Servic
     """A service with the run's handlers, not yet started."""
     made = castile.Service(
         policy=stage.policy,
-        credentials=castile.Certificate(stage.pem) if stage.plan.secure else None,
+        credentials=stage.credentials if stage.plan.secure else None,
         users=USERS if stage.plan.secure else None,
         store=store,
+        seal=SEAL,
         settings=stage.service_settings,
         clock=process.clock,
         random=stage.world.random_bytes,
@@ -140,6 +144,7 @@ def client(stage: Stage, process: Process, store: str | None, http: HTTP) -> cas
         credentials=castile.Username("ada", USERS["ada"]) if stage.plan.secure else None,
         service_certificate=stage.certificate if stage.plan.secure else None,
         store=store,
+        seal=SEAL,
         settings=stage.client_settings,
         http=http,
         on_reply=lambda reply: _called_back(stage, reply),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import datetime
 import functools
+import shutil
 import tempfile
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -11,11 +13,12 @@ from pathlib import Path
 from random import Random
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 import castile
+from castile import store as stores
 from castile.config import Limits, Settings, Timers
 from castile.errors import StoreError
 from tests.simulation import invariants
@@ -25,7 +28,7 @@ from tests.simulation.network import Network
 from tests.simulation.plan import Overrides, Plan, draw
 from tests.simulation.primitives import drive
 from tests.simulation.processes import Process, remove
-from tests.simulation.program import Stage, run_client, service
+from tests.simulation.program import SEAL, Stage, run_client, service
 
 from tests.simulation.world import Stuck, World, running
 
@@ -47,9 +50,23 @@ class Result:
     seconds: float = 0.0
 
 
+class Loaded(castile.Certificate):
+    """A key and its certificate that no file holds: reading one costs more than a whole run."""
+
+    __slots__ = ("_found",)
+
+    def __init__(self, key: rsa.RSAPrivateKey, certificate: x509.Certificate) -> None:
+        super().__init__("in memory")
+        object.__setattr__(self, "_found", (key, certificate))
+
+    def load(self) -> tuple[rsa.RSAPrivateKey, x509.Certificate]:
+        found: tuple[rsa.RSAPrivateKey, x509.Certificate] = object.__getattribute__(self, "_found")
+        return found
+
+
 @functools.cache
-def identity() -> tuple[bytes, bytes]:
-    """The service's key with its certificate, and the certificate alone, as PEM."""
+def identity() -> tuple[castile.Certificate, x509.Certificate]:
+    """The service's key with its certificate, and the certificate alone."""
     key = rsa.generate_private_key(65_537, 2_048)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "service")])
     begin = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
@@ -64,11 +81,7 @@ def identity() -> tuple[bytes, bytes]:
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    pem = certificate.public_bytes(serialization.Encoding.PEM)
-    return private + pem, pem
+    return Loaded(key, certificate), certificate
 
 
 @dataclass(slots=True)
@@ -88,7 +101,7 @@ class Run:
     def __post_init__(self) -> None:
         plan = self.plan
         self.network = Network(self.world, self.faults, self.auditor, partitions=plan.partitions)
-        pem, certificate = identity()
+        credentials, certificate = identity()
         policy = castile.EndpointPolicy.of(
             plan.edition,
             secure=plan.secure,
@@ -102,7 +115,7 @@ class Run:
             plan,
             self.auditor,
             policy,
-            pem,
+            credentials,
             certificate,
             settings,
             replace(settings, limits=limits),
@@ -126,12 +139,21 @@ class Run:
         self.world.note("start", name)
         lasting = plan.client_store if side == "client" else plan.service_store
         store = str(self.folder / f"{side}.db") if lasting else None
+        if lasting and self._starts[side] == 1:
+            self._prepare(side)
         if side == "service":
             self.network.services = [each for each in self.network.services if each.alive] + [process]
             process.spawn("main", lambda: self._serve(process, store))
         else:
             line = self.network.line(process)
             process.spawn("main", lambda: run_client(self.stage, process, store, line))
+
+    def _prepare(self, side: str) -> None:
+        """Most runs begin with an empty store that was made before: making it costs as much as
+        ten messages."""
+        if self.plan.seed % 10:
+            for path in template(side).iterdir():
+                shutil.copyfile(path, self.folder / path.name)
 
     def _serve(self, process: Process, store: str | None) -> None:
         while process.service is None:
@@ -175,6 +197,21 @@ class Run:
         self.world.run(lambda: False, self.world.now + 60.0)
         for rule in invariants.AT_THE_END:
             rule(self.auditor)
+
+
+@functools.cache
+def template(side: str) -> Path:
+    """A folder with an empty store."""
+    folder = Path(tempfile.mkdtemp(prefix="template-", dir=_memory()))
+    atexit.register(remove, folder)
+    with running(World(0, shuffle=False, preempt=0.0)) as world:
+        faults = Faults(world, Random(0), {})
+        process = Process(
+            world, side, side, faults, committed=lambda *_: None, unexpected=lambda text: None
+        )
+        process.spawn("make", lambda: stores.open(folder / f"{side}.db", seal=SEAL, clock=process.clock).close())
+        world.run(lambda: False, 60.0)
+    return folder
 
 
 def simulate(seed: int, tier: str = "A", overrides: Overrides | None = None) -> Result:
