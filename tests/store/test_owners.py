@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import shutil
+import sqlite3
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 import pytest
 
@@ -335,3 +337,32 @@ def test_an_owner_that_this_copy_doesnt_know_keeps_its_id(tmp_path: Path) -> Non
         enqueue(living, outbox(1))
     newcomer.close()
     living.close()
+
+
+class Unsure(sqlite3.Connection):
+    """Its disk fails, once, after a commit was applied."""
+
+    failing = False
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        cursor = super().execute(sql, parameters)
+        if sql == "COMMIT" and Unsure.failing:
+            Unsure.failing = False
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+            raise error
+        return cursor
+
+
+def test_a_commit_that_was_applied_counts_whatever_is_said_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A caller who was told that nothing was kept would do it again."""
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *given, **named: connect(*given, factory=Unsure, **named))
+    store = opened(tmp_path / "a.db")
+    monkeypatch.setattr(Unsure, "failing", True)
+    enqueue(store, outbox(1))
+    assert not Unsure.failing
+    assert [row.number for row in do(store, lambda tx: tx.outbox("k1"))] == [1]
+    store.close()

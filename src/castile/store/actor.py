@@ -403,6 +403,7 @@ class Actor:
         """One transaction with these steps; those that it didn't come to are returned."""
         connection, before = opened.connection, opened.connection.total_changes
         rest: list[_Step] = []
+        changes, committing = 0, False
         try:
             if connection.in_transaction:  # an error has stopped the last one half-way
                 connection.execute("ROLLBACK")
@@ -418,13 +419,15 @@ class Actor:
             changes = connection.total_changes - before
             if changes and opened.ownership is not None:
                 opened.ownership.fence(connection)
+            committing = True
             connection.execute("COMMIT")
         except (*SQLiteErrors, _Lost, StoreFenced) as error:
-            self._fenced = error if isinstance(error, StoreFenced) else self._fenced
-            _fail(batch, error, opened.name)
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            return rest
+            if not (committing and opened.ownership is not None and opened.ownership.kept(connection)):
+                self._fenced = error if isinstance(error, StoreFenced) else self._fenced
+                _fail(batch, error, opened.name)
+                return rest
         if changes:
             self._commits += 1
             opened.note_writes(changes * _PAGES_PER_CHANGE)

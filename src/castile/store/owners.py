@@ -127,6 +127,12 @@ class Ownership:
                 f"{self._path}, or an older copy was put in its place: open it again"
             )
 
+    def kept(self, connection: sqlite3.Connection) -> bool:
+        """Whether the last counted transaction is in the database: an error of COMMIT doesn't say
+        that it isn't, and what is there must not be done again."""
+        row = connection.execute("SELECT commits FROM castile_owners WHERE id = ?", [self.id]).fetchone()
+        return row is not None and row[0] == self._commits
+
     def note(self) -> None:
         """The transaction is committed."""
         self._mark.note(self.id, self._commits)
