@@ -115,7 +115,7 @@ def reply_acknowledged_is_kept(model: Auditor, facts: Facts) -> None:
 
 def reply_is_stable(model: Auditor, facts: Facts) -> None:
     """I9: one reply a request, the same at each repetition."""
-    if facts.sequence is None or facts.last or facts.fault and not facts.relates_to:
+    if facts.sequence is None or facts.last or (facts.fault and not facts.relates_to):
         return
     key, content = (facts.sequence, facts.number), (facts.body, facts.relates_to)
     known = model.answers.setdefault(key, content)

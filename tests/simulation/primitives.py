@@ -13,7 +13,7 @@ import queue
 import time
 import types
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from concurrent.futures import CancelledError, InvalidStateError
 from typing import Any, Generic, TypeVar
 
@@ -68,8 +68,8 @@ class RLock:
     """threading.RLock."""
 
     def __init__(self) -> None:
-        self._lock, self._owner, self._depth = Lock(), None, 0
-        self._owner: Task | None
+        self._lock, self._depth = Lock(), 0
+        self._owner: Task | None = None
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         task = world().current
@@ -415,8 +415,8 @@ class Awaited(Generic[T]):
 
     def __await__(self) -> Generator[None, None, T]:
         self.wait(None)
+        yield from ()
         return self.future.result()
-        yield
 
     def wait(self, timeout: float | None) -> bool:
         """Whether it is done, after this time at the latest."""
@@ -591,6 +591,3 @@ def modules() -> dict[str, types.ModuleType]:
         "atexit": _module("atexit", register=lambda function: function),
         "os": _virtual_os(),
     }
-
-
-Awaiting = Awaitable[Any]

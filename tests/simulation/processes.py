@@ -26,8 +26,9 @@ _COMMITS = ("crash", "crash-after", "unknown", "full", "ioerr")
 class Disk:
     """The disk under one process's store."""
 
-    def __init__(self, faults: Faults, side: str) -> None:
-        self._faults, self._side = faults, side
+    def __init__(self, faults: Faults, side: str, *, lasting: bool) -> None:
+        """Without `lasting` it is memory, which fails only together with its process."""
+        self._faults, self._side, self._lasting = faults, side, lasting
         rates = faults.rates
         self._any = any(rates.get(f"{side} {kind}") for kind in {*_STATEMENTS, *_BEGINNINGS, *_COMMITS})
         self.kept: dict[str, bytes] | None = None
@@ -41,9 +42,9 @@ class Disk:
         """What goes wrong with this statement."""
         kinds = _COMMITS if sql == "COMMIT" else _BEGINNINGS if sql.startswith("BEGIN") else _STATEMENTS
         for kind in kinds:
-            rate = f"{self._side} {kind}"
-            if self._faults.happens(rate, sql[:24]):
-                return kind
+            if self._lasting or kind.startswith("crash"):
+                if self._faults.happens(f"{self._side} {kind}", sql[:24]):
+                    return kind
         return None
 
     def rolls_back(self) -> bool:
@@ -68,6 +69,7 @@ class Process:
         side: str,
         faults: Faults,
         *,
+        lasting: bool,
         skew: float = 0.0,
         committed: Callable[[Process, Connection], None],
         unexpected: Callable[[str], None],
@@ -76,7 +78,7 @@ class Process:
         self.pid = 1000 + next(world.names)
         self.alive = True
         self.loop = Lock()
-        self.disk = Disk(faults, side)
+        self.disk = Disk(faults, side, lasting=lasting)
         self.skew = skew
         self.connections: list[Connection] = []
         self.descriptors: set[int] = set()

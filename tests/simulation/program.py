@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cryptography import x509
 
 import castile
+from castile.client import Reply
 from castile.config import Settings
 from castile.errors import (
     CastileError,
@@ -21,7 +22,6 @@ from castile.errors import (
     InDoubt,
     Retry,
     SequenceCreationFailed,
-    SOAPFault,
     StoreError,
     TransportError,
 )
@@ -124,7 +124,7 @@ def _handler(stage: Stage, process: Process, behaviour: str) -> Callable[..., by
         if behaviour == "fault":
             stage.replies += 1
             auditor.ends(run, "fault", f"fault {token}")
-            raise castile.Fault(SOAPFault("Sender", f"fault {token}"))
+            raise castile.Fault("Sender", f"fault {token}")
         stage.replies += 1
         reply = f"{token}.{stage.replies}"
         auditor.ends(run, "ok", reply)
@@ -154,7 +154,7 @@ def client(stage: Stage, process: Process, store: str | None, http: HTTP) -> cas
     )
 
 
-def _called_back(stage: Stage, reply: castile.Reply) -> None:
+def _called_back(stage: Stage, reply: Reply) -> None:
     text = reply.fault.reason if reply.fault else _token_of(reply.body)
     token = text.removeprefix("fault ").partition(".")[0]
     stage.auditor.of(token).by_callback.append(text)

@@ -29,7 +29,6 @@ from tests.simulation.plan import Overrides, Plan, draw
 from tests.simulation.primitives import drive
 from tests.simulation.processes import Process, remove
 from tests.simulation.program import SEAL, Stage, run_client, service
-
 from tests.simulation.world import Stuck, World, running
 
 PATIENCE = 3_600.0
@@ -130,6 +129,7 @@ class Run:
             name,
             side,
             self.faults,
+            lasting=plan.client_store if side == "client" else plan.service_store,
             skew=plan.skew if side == "service" else 0.0,
             committed=self.auditor.committed,
             unexpected=self.auditor.unexpected,
@@ -207,7 +207,13 @@ def template(side: str) -> Path:
     with running(World(0, shuffle=False, preempt=0.0)) as world:
         faults = Faults(world, Random(0), {})
         process = Process(
-            world, side, side, faults, committed=lambda *_: None, unexpected=lambda text: None
+            world,
+            side,
+            side,
+            faults,
+            lasting=True,
+            committed=lambda *_: None,
+            unexpected=lambda text: None,
         )
         process.spawn("make", lambda: stores.open(folder / f"{side}.db", seal=SEAL, clock=process.clock).close())
         world.run(lambda: False, 60.0)
@@ -255,7 +261,7 @@ def simulate(seed: int, tier: str = "A", overrides: Overrides | None = None) -> 
 
 @functools.cache
 def _memory() -> str | None:
-    shared = Path("/dev/shm")  # noqa: S108 - the disks of a world live as long as it does
+    shared = Path("/dev/shm")
     return str(shared) if shared.is_dir() else None
 
 

@@ -23,8 +23,6 @@ from castile.security.keys import ContextKey, KeySource, SealedKey
 from castile.security.outgoing import Protected, Protection
 from castile.security.pipeline import Expectation, Verified, VerifiedHeader, VerifiedSignature
 from castile.security.tokens import bad_context
-from castile.security.trace import KeyIdentity
-from castile.versions import WSSE as _WSSE
 from castile.versions import XENC
 from castile.xml import canonical, standing_alone
 from tests.simulation.world import world
@@ -34,6 +32,7 @@ if TYPE_CHECKING:
 
 NAMESPACE: Final = "urn:simulation:tag"
 _TAG: Final = f"{{{NAMESPACE}}}Tag"
+_MARK: Final = f'<g:Tag xmlns:g="{NAMESPACE}">'.encode() + b"%b</g:Tag>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +104,8 @@ def protect(
     )
     name = registry().add(tag)
     carrier = b'<e:EncryptedKey xmlns:e="%b"></e:EncryptedKey>' % XENC.encode() if new else b""
-    security = (
-        b'<o:Security xmlns:o="%b" xmlns:s="%b" s:mustUnderstand="1">%b<g:Tag xmlns:g="%b">%b</g:Tag></o:Security>'
-        % (_WSSE.encode(), message.soap.namespace.encode(), carrier, NAMESPACE.encode(), name)
-    )
+    start = f'<o:Security xmlns:o="{WSSE}" xmlns:s="{message.soap.namespace}" s:mustUnderstand="1">'
+    security = start.encode() + carrier + _MARK % name + b"</o:Security>"
     payload = soap.assemble(message.soap, headers, security, body, message.namespaces)
     values = (tag.value, tag.value + b"e") if endorsing else (tag.value,)
     return Protected(payload, new, values)
@@ -151,8 +148,9 @@ def unprotect(
         known = keys.context(tag.endorsing.identifier, tag.endorsing.instance)
         if known is None or known.secret != tag.endorsing.secret:
             raise bad_context(edition, "the endorsing key isn't at hand")
+        endorsed = frozenset(["ds:Signature"])
         signatures.append(
-            VerifiedSignature(known.identity, "tag", tag.value + b"e", frozenset(["ds:Signature"]), endorsing=True)
+            VerifiedSignature(known.identity, "tag", tag.value + b"e", endorsed, endorsing=True)
         )
     content = b"".join(canonical(child) for child in envelope.body)
     return Verified(

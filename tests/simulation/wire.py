@@ -44,7 +44,9 @@ class Acknowledged:
     def numbers(self) -> frozenset[int]:
         """All of them; 0-0 is how RM 1.0 says none."""
         return frozenset(
-            number for lower, upper in self.ranges for number in range(max(lower, 1), min(upper, lower + 9_999) + 1)
+            number
+            for lower, upper in self.ranges
+            for number in range(max(lower, 1), min(upper, lower + 9_999) + 1)
         )
 
 

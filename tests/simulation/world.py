@@ -155,10 +155,10 @@ class World:
 
     def pause(self) -> None:
         """A place where another task may come first."""
-        if self.preempt and not self.ending and self.current is not None:
-            if self.chance.random() < self.preempt:
-                self.ready.append(self.current)
-                self._away()
+        task = self.current
+        if self.preempt and task is not None and not self.ending and self.chance.random() < self.preempt:
+            self.ready.append(task)
+            self._away()
 
     def _away(self) -> None:
         task = self.current
