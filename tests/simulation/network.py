@@ -166,7 +166,7 @@ class Network:
             status = (302, 500, 503, 502, 404)[int(faults.chance.random() * 5)]
             response = HTTPResponse(status, b"<html>no</html>", "text/html", 1.0 if status == 503 else None)
         if faults.happens("delay", "response"):
-            delay += 60.0 * 10 ** (2 * faults.chance.random() - 1)
+            delay += 15.0 * 10 ** (2 * faults.chance.random() - 1)
         self.world.after(delay, lambda: slot.give(response))
 
 

@@ -66,7 +66,7 @@ class Plan:
     """Things that somebody with an account of his own tries."""
     shuffle: bool
     preempt: float
-    duration: float = 90.0
+    duration: float = 30.0
     """Seconds until nothing goes wrong any more."""
 
     @property
@@ -96,7 +96,7 @@ def draw(seed: int) -> Plan:
     if calm > 0.35:
         for side in ("client", "service"):
             rates |= {f"{side} {name}": _rate(chance, 0.05) for name in STATEMENTS}
-    duration = 90.0
+    duration = 30.0
     kills = []
     if calm > 0.3 and chance.random() < 0.5:
         for _ in range(1 + int(chance.random() * 3)):
@@ -104,8 +104,8 @@ def draw(seed: int) -> Plan:
             kills.append((moment, chance.choice(("client", "service", "both"))))
     partitions = []
     if calm > 0.2 and chance.random() < 0.25:
-        since = chance.random() * 20
-        until = since + 10 ** (chance.random() * 2)
+        since = chance.random() * 8
+        until = since + 10 ** (chance.random() * 1.5)
         partitions.append((since, until, chance.choice(("requests", "responses", "both"))))
     renewing = secure and chance.random() < 0.3
     return Plan(
@@ -121,10 +121,10 @@ def draw(seed: int) -> Plan:
         kills=tuple(kills),
         partitions=tuple(partitions),
         skew=0.0 if chance.random() < 0.7 else (chance.random() - 0.5) * 300,
-        lifetime=20.0 + chance.random() * 60 if renewing else 7_200.0,
+        lifetime=6.0 + chance.random() * 24 if renewing else 7_200.0,
         window=64 if chance.random() < 0.7 else chance.choice((1, 2, 4)),
         ranges=128 if chance.random() < 0.8 else chance.choice((1, 2, 4)),
-        down=0.1 * 10 ** (chance.random() * 2.3),
+        down=0.1 * 10 ** (chance.random() * 1.8),
         closes=chance.random() < 0.8,
         attacker=0 if not secure or chance.random() < 0.6 else 1 + int(chance.random() * 12),
         shuffle=chance.random() < 0.5,
@@ -143,8 +143,8 @@ def _intents(chance: Random) -> list[Intent]:
         behaviour = chance.choice(behaviours)
         if kind == "send" and behaviour == "fault":
             behaviour = "ok"  # a one-way message has nobody to tell: it would be parked
-        pause = math.floor(chance.random() * 20) if spread else 0.0
-        timeout = 60.0 if chance.random() < 0.7 else 0.5 + chance.random() * 10
+        pause = math.floor(chance.random() * 6) if spread else 0.0
+        timeout = 15.0 if chance.random() < 0.7 else 0.2 + chance.random() * 4
         intents.append(Intent(index, kind, chance.random() < 0.35, behaviour, pause, timeout))
     return intents
 

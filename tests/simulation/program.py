@@ -111,7 +111,7 @@ def _handler(stage: Stage, process: Process, behaviour: str) -> Callable[..., by
         auditor.begins(run)
         earlier = len([each for each in auditor.runs if each.token == token and each.process is process])
         if behaviour == "slow":
-            world.sleep(stage.plan.seed % 97 * 0.4 + 0.1)
+            world.sleep(stage.plan.seed % 97 * 0.12 + 0.1)
         if behaviour == "transact" and ctx.transaction is not None:
             ctx.transaction.execute("CREATE TABLE IF NOT EXISTS effects (token TEXT)")
             ctx.transaction.execute("INSERT INTO effects (token) VALUES (?)", (token,))

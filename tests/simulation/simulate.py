@@ -31,7 +31,20 @@ from tests.simulation.processes import Process, remove
 from tests.simulation.program import SEAL, Stage, run_client, service
 from tests.simulation.world import Stuck, World, running
 
-PATIENCE = 3_600.0
+TIMERS = Timers(
+    retransmit_limit=15.0,
+    give_up_in_memory=150.0,
+    create_timeout=15.0,
+    close_timeout=8.0,
+    terminate_timeout=8.0,
+    reply_wait=8.0,
+    call_timeout=15.0,
+    lost_context_after=75.0,
+    alarm_interval=15.0,
+    drain=8.0,
+)
+"""A quarter of the usual: what polls each second costs the simulator as much as a message."""
+PATIENCE = 900.0
 """Virtual seconds after the last fault, within which everything must have come to an end."""
 
 
@@ -106,7 +119,7 @@ class Run:
             secure=plan.secure,
             two_way=plan.two_way,
         )
-        timers = Timers(token_lifetime=plan.lifetime)
+        timers = replace(TIMERS, token_lifetime=plan.lifetime)
         limits = Limits(window_messages=plan.window, acknowledgement_ranges=plan.ranges)
         settings = Settings(timers=timers, testing=True)
         self.stage = Stage(
@@ -194,7 +207,7 @@ class Run:
         limit = self.world.now + PATIENCE
         if not self.world.run(lambda: stage.settled, limit):
             self.auditor.violation("I18", "the client's program doesn't come to its end")
-        self.world.run(lambda: False, self.world.now + 60.0)
+        self.world.run(lambda: False, self.world.now + 20.0)
         for rule in invariants.AT_THE_END:
             rule(self.auditor)
 

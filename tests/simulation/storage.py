@@ -40,6 +40,7 @@ class Connection(sqlite3.Connection):
     process: Process
     path: str
     synchronous = "FULL"
+    seen = 0
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         first = sql[0]
@@ -94,7 +95,9 @@ class Connection(sqlite3.Connection):
     def _committed(self) -> sqlite3.Cursor:
         self.process.disk.before_commit(self)
         cursor = super().execute("COMMIT")
-        self.process.committed(self)
+        if self.total_changes != self.seen:
+            self.seen = self.total_changes
+            self.process.committed(self)
         return cursor
 
     def raw(self, sql: str, parameters: Any = ()) -> list[Any]:
