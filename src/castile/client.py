@@ -23,6 +23,7 @@ from weakref import WeakSet
 from castile import store as stores
 from castile import xml
 from castile.clock import Clock, system
+from castile.commands import cancel_context
 from castile.config import Settings
 from castile.credentials import (
     Certificate,
@@ -452,7 +453,7 @@ class ClientContext:
         Raises `UsageError` while a sequence is bound to it, unless `force`: then these sequences
         fail, and what is not acknowledged in them is in doubt. The next message makes a new one.
         """
-        self._pump.cancel_context(self.identifier, force=force)
+        cancel_context(self._pump, self.identifier, force=force)
 
     @property
     def _state(self) -> Conversation:

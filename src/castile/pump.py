@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
+from castile import commands
 from castile.clock import Now
 from castile.conversations import Conversations, held
 from castile.doubts import Doubts
@@ -44,7 +45,7 @@ from castile.retired import Retired
 from castile.security.keys import ContextKey
 from castile.security.pipeline import Protected
 from castile.siblings import Siblings
-from castile.store import Transaction
+from castile.store import Sign, Transaction
 from castile.store.records import OutboxRow, ReplyRow, SourceRecord
 from castile.transport.carrier import Carrier
 
@@ -98,7 +99,7 @@ class Pump:
     def __post_init__(self) -> None:
         self.conversations = Conversations(self.party, self.carrier, self.now, self._background)
         self.retired = Retired(self.party, self.conversations, self.now)
-        self.doubts = Doubts(self.party, self.conversations, self.now, self.retire, self._tell_failed)
+        self.doubts = Doubts(self.party, self.conversations, self.now, self.retire, self.tell_failed)
         self.siblings = Siblings(self.party, self._rouse)
 
     def now(self) -> Now:
@@ -116,10 +117,13 @@ class Pump:
 
     def recover(self) -> None:
         """Take over what an earlier process left in the store, and watch those beside this one."""
-        if self.party.policy.reliability is not None:
+        reliable = self.party.policy.reliability is not None
+        if reliable:
             self.party.store.watch(self.siblings.noticed)
         if self.retired.recover():
             self._start()
+        if reliable:
+            self.siblings.noticed(Sign.CHANGED)  # something may have been asked meanwhile
 
     # messages
 
@@ -392,9 +396,9 @@ class Pump:
 
     def _give_up(self, row: OutboxRow, reason: str) -> None:
         now = self.now()
-        self._tell_failed(self.run(lambda tx: requests.give_up(tx, row.sequence_key or "", reason, now)))
+        self.tell_failed(self.run(lambda tx: requests.give_up(tx, row.sequence_key or "", reason, now)))
 
-    def _tell_failed(self, record: SourceRecord) -> None:
+    def tell_failed(self, record: SourceRecord) -> None:
         """A sequence has failed, and that is committed."""
         self._fail(record)
         with self._changed:
@@ -532,6 +536,8 @@ class Pump:
         """Send what is due; seconds until there may be more."""
         if self.siblings.orphans():
             self.retired.adopt()
+        if self.siblings.asked():
+            self._background(lambda: commands.attend(self))
         replies, failed = self.siblings.news()
         if replies:
             self._tell(Answered(tuple(reply for reply in replies if reply.message_id in self._waiting)))
@@ -612,34 +618,13 @@ class Pump:
                 tx.dequeue(row.message_id)
             return record
 
-        self._tell_failed(self.run(step))
+        self.tell_failed(self.run(step))
         return True
 
     def _left(self, deadline: float) -> float:
         return max(0.0, deadline - self.now().tick)
 
     # the end
-
-    def cancel_context(self, identifier: str, *, force: bool) -> None:
-        """Give a context back; with sequences bound to it only by `force`: they fail (CO-17)."""
-        party = self.party
-        sources = self.run(lambda tx: tx.sources(side=party.side, endpoint=party.realm, unfinished=True))
-        bound = [record for record in sources if record.state.context == identifier]
-        if bound and not force:
-            raise UsageError(
-                f"{len(bound)} sequences are bound to this security context: close them first, or "
-                "cancel(force=True), which makes them fail"
-            )
-        state = self.conversations.state_of(identifier)
-        if state is None:
-            return
-        self.conversations.cancel(state)
-        for record in bound:
-            now, key = self.now(), record.state.key
-            reason = "the security context was cancelled"
-            self._tell_failed(
-                self.run(lambda tx: requests.give_up(tx, key, reason, now))  # noqa: B023 - it runs here
-            )
 
     def finish(self, key: str, timeout: float, *, incomplete: bool = False) -> SourceRecord:
         """Close and terminate a sequence; its record as it is when done or out of time."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -26,6 +27,9 @@ class Siblings:
     wake: Callable[[], None]
     """Have `Pump` act soon; it mustn't wait for the store."""
     _orphans: threading.Event = field(default_factory=threading.Event)
+    _asked: threading.Event = field(default_factory=threading.Event)
+    obeying: threading.Lock = field(default_factory=threading.Lock)
+    """One command after the other."""
     _joined: dict[str, int] = field(default_factory=dict)
     """MessageIDs of theirs, and how many wait for the reply here."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -34,9 +38,22 @@ class Siblings:
         """The store saw something of them."""
         if sign is Sign.DIED:
             self._orphans.set()
-        elif not self._joined:
-            return
-        self.wake()
+        if sign is Sign.DIED or self._joined:
+            self.wake()
+        party = self.party
+        asked = party.store.run(lambda tx: bool(tx.commands(party.side, party.realm)))
+        asked.add_done_callback(self._heard)
+
+    def _heard(self, asked: Future[bool]) -> None:
+        if asked.exception() is None and asked.result():
+            self._asked.set()
+            self.wake()
+
+    def asked(self) -> bool:
+        """Whether somebody outside has asked for something (`castile.commands`)."""
+        asked = self._asked.is_set()
+        self._asked.clear()
+        return asked
 
     def orphans(self) -> bool:
         """Whether one has died since the last time."""

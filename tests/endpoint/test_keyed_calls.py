@@ -131,7 +131,7 @@ def test_a_failed_call_frees_its_key_once_it_is_told(pair: Pair, tmp_path: Path,
     assert client.context is not None or one_way
     key = client._pump.key or ""
     now = client._pump.now()
-    client._pump._tell_failed(client._pump.run(lambda tx: requests.give_up(tx, key, "given up", now)))
+    client._pump.tell_failed(client._pump.run(lambda tx: requests.give_up(tx, key, "given up", now)))
     client.close(keep=True)
     lost.set()
     with pair.client(store=tmp_path / "client.db") as client:

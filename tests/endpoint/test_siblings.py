@@ -11,6 +11,7 @@ import pytest
 
 import castile
 from castile.client import Reply
+from castile.commands import cancel_context
 from castile.errors import StoreFenced
 from castile.protocol.source import Phase
 from castile.store.lock import owner_file
@@ -166,7 +167,7 @@ def test_a_joined_call_that_fails_in_the_other_client(pairs: Pairs, tmp_path: Pa
         two = pool.submit(second.call_raw, "urn:test/Echo", body(2), key="invoice-8")
         until(lambda: bool(second._pump._waiting))
         [identifier] = [each.identifier for each in [first.context] if each]
-        first._pump.cancel_context(identifier, force=True)
+        cancel_context(first._pump, identifier, force=True)
         for call in (one, two):
             with pytest.raises(castile.InDoubt, match="cancelled"):
                 call.result(20)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from castile.cli.options import FORCE, JSON, SEAL, STORE, WAIT, YES, tell
 from castile.clock import Now, iso, system
 from castile.errors import UsageError
 
@@ -66,20 +67,12 @@ class Shown:
         )
 
 
-_STORE = click.argument("store", type=click.Path(path_type=Path), metavar="STORE")
-_SEAL = click.option(
-    "--seal",
-    metavar="KEY",
-    help="The key of the store: env:NAME or file:PATH.  [default: CASTILE_STORE_KEY, or the file beside it]",
-)
-_JSON = click.option("--json", "as_json", is_flag=True, help="Write JSON.")
-
-
 @click.group()
 def contexts() -> None:
-    """Show the security contexts in a store: whose they are, how long they live, what is bound to them.
+    """Show the security contexts in a store: whose they are, how long they live, what is bound to
+    them. Renew or cancel one.
 
-    Secrets are never shown. Nothing is changed, and a process may have the store open meanwhile.
+    Secrets are never shown. A process may have the store open meanwhile: it carries out what is asked.
 
     \b
         castile contexts list bank.db
@@ -88,9 +81,9 @@ def contexts() -> None:
 
 
 @contexts.command("list", epilog="Example: castile contexts list bank.db --json")
-@_STORE
-@_SEAL
-@_JSON
+@STORE
+@SEAL
+@JSON
 @click.option("--all", "everything", is_flag=True, help="Also those that were cancelled or lost.")
 def list_(store: Path, seal: str | None, as_json: bool, everything: bool) -> None:
     """List the contexts in STORE.
@@ -109,10 +102,10 @@ def list_(store: Path, seal: str | None, as_json: bool, everything: bool) -> Non
 
 
 @contexts.command(epilog="Example: castile contexts show bank.db urn:uuid:4f1c... --json")
-@_STORE
+@STORE
 @click.argument("identifier")
-@_SEAL
-@_JSON
+@SEAL
+@JSON
 def show(store: Path, identifier: str, seal: str | None, as_json: bool) -> None:
     """Show the context IDENTIFIER of STORE: its keys' lives and the sequences that are bound to it.
 
@@ -128,6 +121,54 @@ def show(store: Path, identifier: str, seal: str | None, as_json: bool) -> None:
         return
     for each in found:
         _write(each)
+
+
+@contexts.command(epilog="Example: castile contexts renew transfers.db urn:uuid:4f1c...")
+@STORE
+@click.argument("identifier")
+@SEAL
+@JSON
+@WAIT
+def renew(store: Path, identifier: str, seal: str | None, as_json: bool, wait: float) -> None:
+    """Have the client that uses the context IDENTIFIER of STORE renew it now.
+
+    \b
+        castile contexts renew transfers.db urn:uuid:4f1c...
+    """
+    from castile.cli.asking import ask
+
+    tell(ask(store, seal, "renew", lambda tx: _found(tx, identifier), seconds=wait), as_json)
+
+
+@contexts.command(epilog="Example: castile contexts cancel bank.db urn:uuid:4f1c... --force --yes")
+@STORE
+@click.argument("identifier")
+@SEAL
+@JSON
+@WAIT
+@FORCE
+@YES
+def cancel(
+    store: Path, identifier: str, seal: str | None, as_json: bool, wait: float, force: bool, yes: bool
+) -> None:
+    """Cancel the context IDENTIFIER of STORE; with --force also if sequences are bound to it, which
+    end by that.
+
+    \b
+        castile contexts cancel bank.db urn:uuid:4f1c...
+    """
+    from castile.cli.asking import ask
+
+    if force and not yes:
+        click.confirm(f"cancel {identifier}: sequences bound to it fail. Go on?", abort=True)
+    tell(ask(store, seal, "cancel", lambda tx: _found(tx, identifier), force=force, seconds=wait), as_json)
+
+
+def _found(tx: Transaction, identifier: str) -> ContextRecord:
+    record = tx.context(identifier)
+    if record is None:
+        raise UsageError(f"there is no context {identifier} in this store")
+    return record
 
 
 def _write(shown: Shown) -> None:

@@ -18,6 +18,8 @@ COMMANDS: Final = {
     "contexts": "castile.cli.contexts:contexts",
     "demo": "castile.demo.command:demo",
     "explain": "castile.cli.explain:explain",
+    "sequences": "castile.cli.sequences:sequences",
+    "store": "castile.cli.store:store",
 }
 """Name of a command, and where it is."""
 _STATUS: Final[tuple[tuple[type[CastileError], int], ...]] = (

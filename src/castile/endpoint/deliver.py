@@ -27,11 +27,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from castile.endpoint import commands
 from castile.endpoint.handlers import Delivery, Outcome, delivery_of
 from castile.endpoint.kinds import Kind
 from castile.endpoint.outbound import Outgoing, Reply
 from castile.endpoint.party import Party, reliability_log
-from castile.endpoint.recover import interrupted_deliveries
+from castile.endpoint.recover import deliveries, interrupted_deliveries
 from castile.endpoint.replies import number_reply, stored_reply
 from castile.endpoint.turn import action_not_supported
 from castile.errors import (
@@ -120,6 +121,8 @@ class Dispatcher:
         self._lock = threading.Lock()
         self._queues: dict[str, deque[Delivery]] = {}
         self._waiting: dict[tuple[str, int], Future[Reply]] = {}
+        self._parked: set[str] = set()
+        """Sequences whose queue stands still until an operator decides."""
         self._elsewhere: dict[tuple[str, int], Party] = {}
         """Those whose reply another process makes."""
         self._ending = threading.Event()
@@ -161,7 +164,9 @@ class Dispatcher:
             with self._lock:
                 for sequence in parked:
                     self._queues.setdefault(sequence, deque())
+                self._parked |= parked
             self.start(left)
+            self._attend()
             done.set_result(None)
 
         step = self._party.store.run(lambda tx: interrupted_deliveries(self._parties, tx))
@@ -174,8 +179,42 @@ class Dispatcher:
             return
         if sign is Sign.DIED:
             self.recover()
-        elif self._elsewhere:
+            return
+        if self._elsewhere:
             self._look()
+        self._attend()
+
+    def _attend(self) -> None:
+        """Carry out what was asked from outside."""
+        self._party.store.run(self._obey).add_done_callback(self._obeyed)
+
+    def _obey(self, tx: Transaction) -> list[Delivery]:
+        """Carry out what an operator asks; what is to be handed on by that."""
+        party, now, ready = self._party, self._party.now(), []
+        for command in tx.commands("service", party.realm):
+            owner = commands.target(tx, command)
+            others = {each.id for each in tx.owners() if each.ended is None} - {tx.owner}
+            if owner in others and command.kind == "sequence":
+                continue
+            try:
+                done, refused = commands.carry_out(tx, command, now), False
+            except CastileError as error:
+                done, refused = commands.Done(str(error)), True
+            tx.carried_out(command.id, now.utc, done.text, refused=refused)
+            reliability_log.warning("%s of %s: %s", command.verb, command.target, done.text)
+            if done.ready is not None:
+                ready += deliveries(self._parties, tx, done.ready)
+        return ready
+
+    def _obeyed(self, step: Future[list[Delivery]]) -> None:
+        if step.exception() is None:
+            with self._lock:  # those that stood still behind a parked message
+                for delivery in step.result():
+                    queue = self._queues.get(delivery.sequence or "")
+                    if queue is not None and delivery.sequence in self._parked:
+                        del self._queues[delivery.sequence or ""]
+                        self._parked.discard(delivery.sequence)
+            self.start(tuple(step.result()))
 
     @contextmanager
     def elsewhere(self, party: Party, sequence: str, number: int) -> Iterator[None]:
@@ -220,7 +259,8 @@ class Dispatcher:
                 idle = queue is None
                 if queue is None:
                     queue = self._queues[delivery.sequence] = deque()
-                queue.append(delivery)
+                if all(each.number != delivery.number for each in queue):
+                    queue.append(delivery)
             if idle:
                 self._submit(delivery.sequence)
 
@@ -262,6 +302,8 @@ class Dispatcher:
                 reliability_log.error("message %s of %s stands still: %s", delivery.number, sequence, error)
                 return
             if delay == PARKED:
+                with self._lock:
+                    self._parked.add(sequence)
                 return  # the queue stays, so nothing is started behind it: the order holds
             if delay is not None:
                 retry = threading.Timer(delay, self._submit, (sequence,))

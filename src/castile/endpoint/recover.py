@@ -50,17 +50,22 @@ def interrupted_deliveries(
     parked: set[str] = set()
     for sequence in tx.adopt("service", parties[0].realm).destinations:
         try:
-            record = tx.destination(sequence)
+            left += deliveries(parties, tx, sequence, redelivered=True)
+            if tx.inbox(sequence=sequence, status="parked", limit=1):
+                parked.add(sequence)
         except StoreDamaged as error:  # it takes down nobody else
             reliability_log.error("a sequence isn't taken over: %s", error)
-            continue
-        dialect = record.state.dialect if record else ""
-        party = next((each for each in parties if dialect in ("", each.policy.dialect)), None)
-        if party is None:
-            continue
-        for row in tx.inbox(sequence=sequence):
-            if row.status == "ready":
-                left.append(delivery_of(party, row, redelivered=True))
-            elif row.status == "parked":
-                parked.add(sequence)
     return tuple(left), frozenset(parked)
+
+
+def deliveries(
+    parties: Sequence[Party], tx: Transaction, sequence: str, *, redelivered: bool = False
+) -> list[Delivery]:
+    """The messages of a sequence that are ready for the application, in their order."""
+    record = tx.destination(sequence)
+    dialect = record.state.dialect if record else ""
+    party = next((each for each in parties if dialect in ("", each.policy.dialect)), None)
+    if party is None:
+        return []
+    rows = tx.inbox(sequence=sequence, status="ready")
+    return [delivery_of(party, row, redelivered=redelivered) for row in rows]

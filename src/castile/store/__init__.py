@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeVar
 from castile.clock import Clock, Now, system
 from castile.config import Settings
 from castile.store.records import (
+    Command,
     ContextRecord,
     Damage,
     DestinationRecord,
@@ -33,6 +34,7 @@ from castile.store.records import (
 
 if TYPE_CHECKING:
     from castile.store.application import ApplicationConnection
+    from castile.store.owners import Owner
 
 __all__ = [
     "UNCHANGED",
@@ -308,6 +310,21 @@ class Transaction(Protocol):
 
     def unconsumed(self, endpoint: str | None = None) -> list[ReplyRow]:
         """In the order of arrival."""
+
+    # from outside
+    def owners(self) -> list[Owner]:
+        """Who has, or had, the store open; the oldest first."""
+
+    def ask(self, command: Command) -> int:
+        """Leave it for the owner of its target; its id."""
+
+    def command(self, number: int) -> Command | None: ...
+
+    def commands(self, side: Side, endpoint: str) -> list[Command]:
+        """Those of this endpoint that nobody has carried out, in the order of asking."""
+
+    def carried_out(self, number: int, utc: float, result: str, *, refused: bool = False) -> bool:
+        """What came of it; False if somebody was faster."""
 
     # keeping house
     def reject_replay(self, evidence: bytes, expires: float, now: Now) -> None:

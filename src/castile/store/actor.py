@@ -335,7 +335,11 @@ class Actor:
             reliability_log.warning("the store %s can't be looked at: %s", opened.name, error)
         for sign in signs:
             for listener in self._listeners:
-                listener(sign)
+                try:
+                    listener(sign)
+                except Exception as error:  # the thread must go on
+                    level = logging.DEBUG if self._closed else logging.ERROR
+                    reliability_log.log(level, "%s of other processes went unheard: %s", sign, error)
 
     def _let_go(self, pause: _Pause) -> None:
         if self._database is not None:

@@ -18,6 +18,7 @@ from castile.errors import StoreError
 _TITLE: Final = b"castile mark 1 "
 _HEAD: Final = 64
 _SLOT: Final = 32
+_MOST: Final = 1 << 25
 
 
 class Mark:
@@ -29,26 +30,17 @@ class Mark:
         self._place = 0
         try:
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            content = os.pread(self._descriptor, _HEAD + 1_000_000 * _SLOT, 0)
+            content = os.pread(self._descriptor, _MOST, 0)
         except OSError as error:
             raise StoreError(f"the store's mark {self.path} can't be read: {error.strerror}") from error
-        head = content[:_HEAD].split()
-        self.store: bytes | None = None
+        self.store: bytes | None
         """The id of the store that it belongs to; None: it is new, or unreadable."""
-        if content.startswith(_TITLE) and len(head) == 4:
-            try:
-                self.store = bytes.fromhex(head[3].decode("ascii"))
-            except ValueError:
-                self.store = None
-        self._slots: list[tuple[int, int]] = []
-        if self.store is not None:
-            lines = [content[at : at + _SLOT] for at in range(_HEAD, len(content), _SLOT)]
-            self._slots = [_read(line) for line in lines if len(line) == _SLOT]
+        self.store, self._slots = _parsed(content)
 
     @property
     def commits(self) -> dict[int, int]:
         """The last commit of each owner that has a slot."""
-        return {owner: commits for owner, commits in self._slots if owner}
+        return _commits(self._slots)
 
     def begin(self, store: bytes) -> None:
         """Name the store that it belongs to from now on."""
@@ -90,6 +82,31 @@ class Mark:
 def mark_file(store: Path) -> Path:
     """Where the mark of a store is."""
     return store.with_name(store.name + ".mark")
+
+
+def commits_of(path: Path, store: bytes) -> dict[int, int] | None:
+    """The last commit of each owner, by a mark of this store; None: there is none."""
+    try:
+        found, slots = _parsed(path.read_bytes())
+    except OSError:
+        return None
+    return _commits(slots) if found == store else None
+
+
+def _commits(slots: list[tuple[int, int]]) -> dict[int, int]:
+    return {owner: commits for owner, commits in slots if owner}
+
+
+def _parsed(content: bytes) -> tuple[bytes | None, list[tuple[int, int]]]:
+    head = content[:_HEAD].split()
+    if not content.startswith(_TITLE) or len(head) != 4:
+        return None, []
+    try:
+        store = bytes.fromhex(head[3].decode("ascii"))
+    except ValueError:
+        return None, []
+    lines = [content[at : at + _SLOT] for at in range(_HEAD, len(content), _SLOT)]
+    return store, [_read(line) for line in lines if len(line) == _SLOT]
 
 
 def _slot(owner: int, commits: int) -> bytes:

@@ -104,13 +104,22 @@ _FIRST: Final = (
     ) WITHOUT ROWID""",
 )
 
-_OWNERS: Final = (
+_PROCESSES: Final = (
     """CREATE TABLE castile_owners (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         pid INTEGER NOT NULL, host TEXT NOT NULL, since REAL NOT NULL,
         commits INTEGER NOT NULL, ended REAL
     )""",
     "CREATE INDEX castile_owners_open ON castile_owners (id) WHERE ended IS NULL",
+    """CREATE TABLE castile_commands (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        verb TEXT NOT NULL, kind TEXT NOT NULL, target TEXT NOT NULL,
+        side TEXT NOT NULL, endpoint TEXT NOT NULL, force INTEGER NOT NULL,
+        asked REAL NOT NULL, asked_by TEXT NOT NULL, done REAL, refused INTEGER, result TEXT
+    )""",
+    """CREATE INDEX castile_commands_open ON castile_commands (side, endpoint, id)
+        WHERE done IS NULL""",
+    "CREATE INDEX castile_commands_done ON castile_commands (done) WHERE done IS NOT NULL",
     "ALTER TABLE castile_contexts ADD COLUMN owner INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE castile_sources ADD COLUMN owner INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE castile_destinations ADD COLUMN owner INTEGER NOT NULL DEFAULT 0",
@@ -120,7 +129,7 @@ _OWNERS: Final = (
         WHERE due IS NOT NULL""",
 )
 
-MIGRATIONS: Final = (_FIRST, _OWNERS)
+MIGRATIONS: Final = (_FIRST, _PROCESSES)
 VERSION: Final = len(MIGRATIONS)
 
 

@@ -30,7 +30,7 @@ def read(path: Path, seal: Seal, step: Callable[[Transaction], T]) -> T:
     StoreInvalid: it is no store, its key is another one, or an older castile wrote it.
     StoreTooNew, StoreBusy, StoreDamaged, StoreError: as `castile.store.open`.
     """
-    database = _Reading(path, seal)
+    database = Reading(path, seal)
     try:
         database.connection.execute("BEGIN")
         return step(SQLiteTransaction(database, system))
@@ -40,7 +40,7 @@ def read(path: Path, seal: Seal, step: Callable[[Transaction], T]) -> T:
         database.connection.close()  # the log is its owner's to copy back
 
 
-class _Reading(Database):
+class Reading(Database):
     """A connection that can't write, and the sealer of its store."""
 
     def __init__(self, path: Path, seal: Seal) -> None:

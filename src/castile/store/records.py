@@ -167,6 +167,28 @@ class ReplyRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Command:
+    """What somebody outside asks the owner of a sequence or a context to do."""
+
+    verb: str
+    kind: Literal["sequence", "context"]
+    target: str
+    """Key of a source, or the identifier of a destination or a context."""
+    side: Side
+    endpoint: str
+    force: bool
+    asked: float
+    asked_by: str
+    """User and process, for the log."""
+    id: int = 0
+    """Given by the store."""
+    done: float | None = None
+    refused: bool | None = None
+    result: str | None = None
+    """What came of it, for people."""
+
+
+@dataclass(frozen=True, slots=True)
 class Damage:
     """A row that can't be read any more."""
 

@@ -19,7 +19,9 @@ from castile.protocol.conversation import at_least
 from castile.store import UNCHANGED, Adopted, Unchanged
 from castile.store.application import ApplicationConnection, Loan
 from castile.store.database import Database
+from castile.store.owners import Owner, owners
 from castile.store.records import (
+    Command,
     ContextRecord,
     Damage,
     DestinationRecord,
@@ -49,6 +51,10 @@ R = TypeVar("R")
 _PAGE: Final = 4_096
 _STATES: Final = 1_024
 """So many states of sequences and contexts are kept opened: about 4 MB."""
+_COMMAND: Final = (
+    *("id", "verb", "kind", "target", "side", "endpoint", "force"),
+    *("asked", "asked_by", "done", "refused", "result"),
+)
 _SEQUENCE: Final = {
     SOURCES.name: "key",
     DESTINATIONS.name: "identifier",
@@ -418,6 +424,38 @@ class SQLiteTransaction:
         joint = "AND" if where else "WHERE"
         return self._many(REPLIES, f"{where} {joint} consumed IS NULL ORDER BY rowid", values)
 
+    # from outside
+
+    def owners(self) -> list[Owner]:
+        return owners(self._connection)
+
+    def ask(self, command: Command) -> int:
+        columns = ", ".join(_COMMAND[1:])
+        statement = f"INSERT INTO castile_commands ({columns}) VALUES ({', '.join('?' * len(_COMMAND[1:]))})"
+        return (
+            self._connection.execute(statement, [getattr(command, name) for name in _COMMAND[1:]]).lastrowid
+            or 0
+        )
+
+    def command(self, number: int) -> Command | None:
+        return next(iter(self._commands("WHERE id = ?", [number])), None)
+
+    def commands(self, side: Side, endpoint: str) -> list[Command]:
+        return self._commands(
+            "WHERE side = ? AND endpoint = ? AND done IS NULL ORDER BY id", [side, endpoint]
+        )
+
+    def carried_out(self, number: int, utc: float, result: str, *, refused: bool = False) -> bool:
+        statement = (
+            "UPDATE castile_commands SET done = ?, refused = ?, result = ? WHERE id = ? AND done IS NULL"
+        )
+        return self._change(statement, [utc, refused, result, number]) > 0
+
+    def _commands(self, tail: str, values: Sequence[SQLValue]) -> list[Command]:
+        found = self._connection.execute(f"SELECT {', '.join(_COMMAND)} FROM castile_commands {tail}", values)
+        rows = [dict(zip(_COMMAND, row, strict=True)) for row in found.fetchall()]
+        return [Command(**{**row, "force": bool(row["force"])}) for row in rows]
+
     # keeping house
 
     def reject_replay(self, evidence: bytes, expires: float, now: Now) -> None:
@@ -451,6 +489,7 @@ class SQLiteTransaction:
             ("castile_contexts", "expires", now.utc - window, " AND ended IS NULL"),
             ("castile_replies", "consumed", kept, " AND call IS NULL"),
             ("castile_replies", "consumed", keyed, " AND call IS NOT NULL"),
+            ("castile_commands", "done", kept, ""),
         ):
             swept += self._change(
                 f"DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} "
