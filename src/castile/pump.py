@@ -364,8 +364,7 @@ class Pump:
                 self.conversations.freshen(key.identifier)
             protected = prepare(self.party, outgoing, moment)
             confirmations = self._confirmations(row, protected)
-            seconds = None if deadline is None else self._left(deadline)
-            payload = self.carrier.post(outgoing.action, protected.payload, seconds)
+            payload = self.carrier.post(outgoing.action, protected.payload, self._patience(row, deadline))
             if payload is not None:
                 self._receive(row, payload, confirmations)
                 self.doubts.settled(row.message_id)
@@ -620,6 +619,17 @@ class Pump:
 
         self.tell_failed(self.run(step))
         return True
+
+    def _patience(self, row: OutboxRow, deadline: float | None) -> float | None:
+        """Seconds for one exchange. What the peer answers at once is soon asked for again: one lost
+        answer mustn't use up the time in which a sequence is to begin or end."""
+        timers = self.party.settings.timers
+        limits = {"create": timers.create_timeout, "terminate": timers.terminate_timeout}
+        left = None if deadline is None else self._left(deadline)
+        if row.kind == "application":
+            return left
+        quick = limits.get(row.kind, timers.close_timeout) / 4
+        return quick if left is None else min(left, quick)
 
     def _left(self, deadline: float) -> float:
         return max(0.0, deadline - self.now().tick)

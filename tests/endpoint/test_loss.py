@@ -15,7 +15,7 @@ import castile
 from castile.clock import Now, system
 from castile.protocol import destination, source
 from castile.store.records import SourceRecord
-from castile.transport.http import HTTPResponse
+from castile.transport.http import HTTPRequest, HTTPResponse
 from tests.endpoint.conftest import Pairs
 from tests.endpoint.forge import Forger, key_of
 from tests.endpoint.pair import BODY, FAMILIES, FAST, Fate, action_of, body, fast, opened, states, until
@@ -384,3 +384,26 @@ def test_the_wall_clock_jumps(pairs: Pairs, jump: float) -> None:
     assert client.sequence.wait_until_acknowledged(10)
     assert client.call_raw("urn:test/Echo", body(3)) == body(3)
     assert pair.bodies == [body(1), body(2), body(3)]
+
+
+@pytest.mark.row("RM-18", "RM-19")
+def test_one_lost_answer_doesn_t_use_up_the_time_of_a_create_sequence() -> None:
+    """Nobody waits for the message, so nothing else limits the exchange."""
+    seconds: list[float] = []
+
+    class Deaf:
+        def post(self, request: HTTPRequest, timeout: float) -> HTTPResponse:
+            seconds.append(timeout)
+            raise castile.TransportError("no answer")
+
+        async def apost(self, request: HTTPRequest, timeout: float) -> HTTPResponse:
+            return self.post(request, timeout)
+
+        def close(self) -> None: ...
+
+    policy = castile.EndpointPolicy.of("1.3", secure=False)
+    client = castile.Client("http://service.test/", policy=policy, settings=FAST, http=Deaf())
+    client.send_raw("urn:test/Tell", BODY)
+    until(lambda: bool(seconds))
+    assert seconds[0] <= FAST.timers.create_timeout / 4
+    client.close(keep=True)
