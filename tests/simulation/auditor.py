@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.simulation import invariants, wire
 from tests.simulation.plan import Plan
@@ -53,6 +53,8 @@ class Told:
     doubt: bool = False
     """It may or may not have happened."""
     by_callback: list[str] = field(default_factory=list)
+    late_failure: bool = False
+    """It failed when nothing went wrong any more."""
 
 
 @dataclass(slots=True)
@@ -88,6 +90,19 @@ class Auditor:
     exchanges: dict[int, dict[str, frozenset[int]]] = field(default_factory=dict)
     answers: dict[tuple[str, int], tuple[bytes, str | None]] = field(default_factory=dict)
     numbered: dict[str, tuple[str, int]] = field(default_factory=dict)
+    seen: dict[str, set[str]] = field(
+        default_factory=lambda: {"sequences": set(), "offered": set(), "contexts": set()}
+    )
+    """Identifiers of the client's that anybody on the way can know."""
+    payloads: list[bytes] = field(default_factory=list)
+    tags: set[bytes] = field(default_factory=set)
+    """Protections that have left."""
+    under_way: set[tuple[str, str]] = field(default_factory=set)
+    """Process and MessageID of each open exchange."""
+    served: dict[bytes, bytes] = field(default_factory=dict)
+    """Requests for tokens, by their protection, and the answer's."""
+    renewed: dict[tuple[str, str], tuple[str, float]] = field(default_factory=dict)
+    """By process and context: the instance of the newest key that it was given, and when."""
     creates: dict[str, set[str]] = field(default_factory=dict)
     sends: Counter[str] = field(default_factory=Counter)
     first_sent: dict[str, float] = field(default_factory=dict)
@@ -122,12 +137,30 @@ class Auditor:
             return
         self.world.note("left", client.name, facts.verb, facts.sequence, facts.number, facts.message_id)
         self.counts["requests"] += 1
+        if client.side != "client":
+            return
+        self._known(facts, payload)
+        invariants.protected_afresh(self, facts)
+        invariants.newest_key(self, client, facts)
+        invariants.one_exchange_for_a_message(self, client, facts)
         if facts.message_id is not None:
             self.sends[facts.message_id] += 1
             self.first_sent.setdefault(facts.message_id, self.world.now)
             if facts.token is not None:
                 self.carried[facts.message_id] = facts.token
         invariants.reply_acknowledged_is_kept(self, facts)
+
+    def _known(self, facts: wire.Facts, payload: bytes) -> None:
+        if facts.sequence is not None:
+            self.seen["sequences"].add(facts.sequence)
+        self.seen["offered"].update(each.sequence for each in facts.acknowledged)
+        if len(self.payloads) < 20:
+            self.payloads.append(payload)
+
+    def closed(self, client: Process, payload: bytes) -> None:
+        facts = wire.read(payload)
+        if facts is not None and facts.message_id is not None:
+            self.under_way.discard((client.name, facts.message_id))
 
     def arrived_at(self, service: Process, exchange: int, payload: bytes) -> None:
         facts = wire.read(payload)
@@ -157,16 +190,21 @@ class Auditor:
         for each in facts.acknowledged:
             invariants.acknowledged_is_durable(self, each)
             invariants.acknowledgements_never_shrink(self, each, before)
-            invariants.acknowledgement_is_bounded(self, each)
+            invariants.acknowledgement_is_bounded(self, each, refused=facts.fault)
             self.acknowledged[each.sequence] = self.acknowledged.get(each.sequence, frozenset()) | each.numbers
         invariants.reply_is_stable(self, facts)
         if request is not None:
             invariants.one_sequence_for_a_request(self, request, facts)
+            invariants.tokens_are_asked_once(self, request, facts)
 
     def reached(self, client: Process, payload: bytes) -> None:
         facts = wire.read(payload)
         if facts is not None:
             self.world.note("reached", client.name, facts.verb, facts.relates_to, facts.number)
+            if facts.context is not None and client.side == "client" and not facts.fault:
+                self.seen["contexts"].add(facts.context)
+                if facts.instance is not None:
+                    self.renewed[client.name, facts.context] = facts.instance, self.world.now
 
     # the disk
 
@@ -174,7 +212,7 @@ class Auditor:
         """Read what is durable now."""
         if process.side == "service":
             self._service_disk(process, connection)
-        else:
+        elif process.side == "client":
             rows = connection.raw("SELECT message_id FROM castile_outbox WHERE kind = 'application'")
             self.owed.update(row[0] for row in rows)
             self.replies.update(row[0] for row in connection.raw("SELECT message_id FROM castile_replies"))
@@ -193,6 +231,7 @@ class Auditor:
                 self.done.add(key)
                 self.world.note("done", *key)
         self.inbox[name] = current
+        invariants.window_is_kept(self, current)
         if self.plan_has_transactions:
             found = connection.raw("SELECT name FROM sqlite_schema WHERE name = 'effects'")
             if found:
@@ -220,6 +259,7 @@ class Auditor:
         """A handler starts."""
         self.world.note("run", run.process.name, run.token, run.sequence, run.number, run.redelivered)
         earlier = self.by_key.setdefault(run.key, [])
+        invariants.runs_what_is_durable(self, run)
         invariants.runs_once(self, run, earlier)
         invariants.runs_in_order(self, run)
         invariants.one_number_for_a_message(self, run)
@@ -231,6 +271,10 @@ class Auditor:
         """A handler is through."""
         run.ended, run.outcome, run.reply = self.world.now, outcome, reply
         self.world.note("ran", run.token, outcome)
+
+    def tag(self, facts: wire.Facts) -> Any:
+        """What is behind a message's tag, in tier A."""
+        return getattr(self.world, "tags", None) and self.world.tags.tags.get(facts.tag)
 
     def of(self, token: str) -> Told:
         return self.told.setdefault(token, Told())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tests.simulation.auditor import Auditor, Run
+    from tests.simulation.processes import Process
     from tests.simulation.wire import Acknowledged, Facts
 
 
@@ -86,8 +88,9 @@ def acknowledgements_never_shrink(
         model.violation("I4", f"an acknowledgement of {answer.sequence} takes {sorted(lost)} back")
 
 
-def acknowledgement_is_bounded(model: Auditor, answer: Acknowledged) -> None:
-    """I4: only what came, in ranges that don't touch, no more than the limit."""
+def acknowledgement_is_bounded(model: Auditor, answer: Acknowledged, *, refused: bool) -> None:
+    """I4: only what came, in ranges that don't touch, no more than the limit; `refused`: it goes
+    with a fault, which may have ended its sequence."""
     beyond = answer.numbers - model.arrived.get(answer.sequence, set())
     if beyond:
         model.violation("I4", f"{answer.sequence}: {sorted(beyond)} acknowledged and never sent")
@@ -97,7 +100,7 @@ def acknowledgement_is_bounded(model: Auditor, answer: Acknowledged) -> None:
     for (_, upper), (lower, _) in zip(ranges, ranges[1:], strict=False):
         if lower <= upper + 1:
             model.violation("I4", f"ranges that touch: {ranges}")
-    if answer.final and answer.sequence not in model.closing and "*" not in model.closing:
+    if answer.final and not refused and answer.sequence not in model.closing and "*" not in model.closing:
         model.violation("I4", f"{answer.sequence}: final, and nobody closed it")
 
 
@@ -148,6 +151,57 @@ def transactional_effects_once(model: Auditor) -> None:
             model.violation("I1", f"{token} has {count} effects in the database")
 
 
+def runs_what_is_durable(model: Auditor, run: Run) -> None:
+    """I3: a handler gets what is on the disk already."""
+    if run.sequence is not None and run.key not in model.accepted:
+        model.violation("I3", f"{run.token} {run.key} runs before it is durable")
+
+
+def window_is_kept(model: Auditor, rows: dict[tuple[str, int], str]) -> None:
+    """I13: no sequence keeps more undone messages than its window."""
+    waiting = Counter(sequence for (sequence, _), status in rows.items() if status != "done")
+    for sequence, count in waiting.items():
+        if count > model.plan.window:
+            model.violation("I13", f"{count} messages wait in {sequence}, the window is {model.plan.window}")
+
+
+def protected_afresh(model: Auditor, facts: Facts) -> None:
+    """CO-15: each attempt at a message is protected anew."""
+    if facts.tag and facts.tag in model.tags:
+        model.violation("CO-15", f"{facts.message_id} leaves with the protection of an earlier attempt")
+    model.tags.add(facts.tag)
+
+
+def newest_key(model: Auditor, client: Process, facts: Facts) -> None:
+    """I12: soon after a renewal everything is under the new key."""
+    tag = model.tag(facts)
+    unsure = any(rate for name, rate in model.plan.rates.items() if name.startswith("client "))
+    if tag is None or facts.verb in ("Renew", "SCT-Renew") or unsure:
+        return  # an unsure disk may not have kept the new key
+    known = model.renewed.get((client.name, tag.key.identifier)) if hasattr(tag.key, "identifier") else None
+    if known is not None and known[0] != tag.key.instance and model.world.now > known[1] + 1.0:
+        model.violation("I12", f"{facts.message_id} leaves under {tag.key.instance}, {known[0]} is newer")
+
+
+def one_exchange_for_a_message(model: Auditor, client: Process, facts: Facts) -> None:
+    """I8: a message has one sender at a time."""
+    if facts.message_id is None:
+        return
+    key = client.name, facts.message_id
+    if key in model.under_way:
+        model.violation("I8", f"{facts.message_id} is sent twice at once")
+    model.under_way.add(key)
+
+
+def tokens_are_asked_once(model: Auditor, request: Facts, answer: Facts) -> None:
+    """I7: a request outside any sequence that comes again is refused."""
+    if answer.fault or not request.tag or request.verb not in ("SCT", "Issue", "Renew", "Cancel"):
+        return
+    if request.tag in model.served and model.plan.service_store:
+        model.violation("I7", f"{request.message_id} ({request.verb}) is answered twice")
+    model.served[request.tag] = answer.tag
+
+
 # at the end
 
 
@@ -172,6 +226,12 @@ def all_is_told(model: Auditor) -> None:
             )
             if not accepted and not completed and not listed and not told.error:
                 model.violation("I6", f"{intent.token} was taken for sending and is lost silently")
+            elif not accepted and not completed and model.plan.lasting and not told.error:
+                model.violation("I18", f"{intent.token} was taken for sending and never arrives")
+        if model.plan.lasting and told.error and "the sequence failed" in told.error:
+            model.violation("I6", f"{intent.token}: {told.error[:150]}")
+        if model.plan.lasting and told.late_failure:
+            model.violation("I18", f"{intent.token} fails with nothing wrong any more: {told.error or ''}"[:200])
 
 
 def nothing_is_left(model: Auditor) -> None:
@@ -180,6 +240,14 @@ def nothing_is_left(model: Auditor) -> None:
         for key, status in rows.items():
             if status == "ready":
                 model.violation("I18", f"{key} is accepted in {name} and never handled")
+    if model.plan.service_store:
+        for token in {run.token for run in model.runs}:
+            outcomes = {run.outcome for run in model.runs if run.token == token}
+            if outcomes <= {"raised", "retry"} and any(
+                intent.token == token and (intent.kind == "send" or "retry" in outcomes)
+                for intent in model.plan.intents
+            ):
+                model.violation("I18", f"{token} failed and never ran again")
 
 
 def sends_are_bounded(model: Auditor) -> None:

@@ -31,6 +31,8 @@ class Watcher(Protocol):
 
     def reached(self, client: Process, payload: bytes) -> None: ...
 
+    def closed(self, client: Process, payload: bytes) -> None: ...
+
     def unexpected(self, text: str) -> None: ...
 
 
@@ -100,6 +102,7 @@ class Network:
         if len(self.past) > PAST:
             del self.past[int(faults.chance.random() * PAST)]
         slot.wait(self.world, timeout)
+        self.watcher.closed(client, request.body)
         if slot.response is not None:
             self.watcher.reached(client, slot.response.body)
             return slot.response
@@ -150,9 +153,9 @@ class Network:
                 process.exchanges.discard(slot)
         self.watcher.answered(process, exchange, request.body, answer)
         if slot is not None:
-            self._return(answer, slot)
+            self._return(answer, slot, request.body)
 
-    def _return(self, answer: HTTPAnswer, slot: Slot) -> None:
+    def _return(self, answer: HTTPAnswer, slot: Slot, request: bytes) -> None:
         faults, delay = self.faults, LATENCY
         if self._cut("responses") or faults.happens("lost", "response"):
             return
@@ -162,6 +165,8 @@ class Network:
         response = HTTPResponse(answer.status, answer.body, answer.content_type, _retry_after(answer), ())
         if faults.happens("half"):
             response = HTTPResponse(answer.status, answer.body[: len(answer.body) // 2], answer.content_type)
+        elif faults.happens("forged"):
+            response = HTTPResponse(500, forgery(faults.chance.random(), request), "application/soap+xml")
         elif faults.happens("status"):
             status = (302, 500, 503, 502, 404)[int(faults.chance.random() * 5)]
             response = HTTPResponse(status, b"<html>no</html>", "text/html", 1.0 if status == 503 else None)
@@ -194,6 +199,32 @@ def arrival_of(request: HTTPRequest) -> Arrival:
     if action is None and 'action="' in content_type:
         action = content_type.partition('action="')[2].partition('"')[0]
     return Arrival("/", content_type, action.strip('"') if action else None, charset="utf-8")
+
+
+FORGERIES = (
+    (b"http://docs.oasis-open.org/ws-sx/ws-secureconversation/200512", b"BadContextToken"),
+    (b"http://docs.oasis-open.org/ws-sx/ws-secureconversation/200512", b"RenewNeeded"),
+    (b"http://docs.oasis-open.org/ws-rx/wsrm/200702", b"SequenceTerminated"),
+    (b"http://docs.oasis-open.org/ws-rx/wsrm/200702", b"UnknownSequence"),
+    (b"http://schemas.xmlsoap.org/ws/2005/02/sc", b"BadContextToken"),
+    (b"http://schemas.xmlsoap.org/ws/2005/02/rm", b"SequenceTerminated"),
+)
+"""Faults that anybody on the way can write."""
+
+
+def forgery(chance: float, request: bytes) -> bytes:
+    """An unsecured fault that says the worst of the request's sequence or context."""
+    namespace, code = FORGERIES[int(chance * len(FORGERIES))]
+    soap = b"http://www.w3.org/2003/05/soap-envelope"
+    sequence = request.partition(b"<r:Identifier>")[2].partition(b"<")[0]
+    detail = b'<r:Identifier xmlns:r="%b">%b</r:Identifier>' % (namespace, sequence)
+    return (
+        b'<s:Envelope xmlns:s="%b"><s:Header><a:Action xmlns:a="http://www.w3.org/2005/08/addressing">'
+        b"http://www.w3.org/2005/08/addressing/fault</a:Action></s:Header><s:Body><s:Fault><s:Code>"
+        b'<s:Value>s:Sender</s:Value><s:Subcode><s:Value xmlns:f="%b">f:%b</s:Value></s:Subcode></s:Code>'
+        b'<s:Reason><s:Text xml:lang="en">forged</s:Text></s:Reason><s:Detail>%b</s:Detail></s:Fault>'
+        b"</s:Body></s:Envelope>" % (soap, namespace, code, detail)
+    )
 
 
 def _retry_after(answer: HTTPAnswer) -> float | None:

@@ -10,6 +10,7 @@ from typing import Literal
 Behaviour = Literal["ok", "slow", "fault", "raises", "retry", "transact"]
 
 NETWORK = ("drop", "copies", "replay", "delay", "lost", "reset", "half", "status")
+FORGED = "forged"
 STATEMENTS = ("crash", "crash-after", "unknown", "full", "ioerr", "busy")
 
 
@@ -70,11 +71,9 @@ class Plan:
     """Seconds until nothing goes wrong any more."""
 
     @property
-    def lossless(self) -> bool:
-        """Nothing is ever lost for good: only the network misbehaves."""
-        return not self.kills and not any(
-            rate for name, rate in self.rates.items() if name.startswith(("client ", "service "))
-        )
+    def lasting(self) -> bool:
+        """Nothing may be lost for good: both sides keep what they have, and no context ends."""
+        return self.client_store and self.service_store and self.lifetime > 1_000
 
 
 def _rate(chance: Random, most: float) -> float:
@@ -92,6 +91,8 @@ def draw(seed: int) -> Plan:
     rates: dict[str, float] = {}
     if calm > 0.1:
         rates = {name: _rate(chance, 0.4) for name in NETWORK}
+        if secure:
+            rates[FORGED] = _rate(chance, 0.2)
     client_store, service_store = chance.random() < 0.75, chance.random() < 0.75
     if calm > 0.35:
         for side in ("client", "service"):

@@ -55,6 +55,8 @@ class Stage:
     client_settings: Settings
     service_settings: Settings
     replies: int = 0
+    calm: float | None = None
+    """Since when nothing goes wrong any more."""
     settled: bool = False
     """The client's program is through."""
     ended: set[int] = field(default_factory=set)
@@ -109,7 +111,7 @@ def _handler(stage: Stage, process: Process, behaviour: str) -> Callable[..., by
             behaviour == "transact",
         )
         auditor.begins(run)
-        earlier = len([each for each in auditor.runs if each.token == token and each.process is process])
+        earlier = len([each for each in auditor.runs if each.token == token])
         if behaviour == "slow":
             world.sleep(stage.plan.seed % 97 * 0.12 + 0.1)
         if behaviour == "transact" and ctx.transaction is not None:
@@ -195,8 +197,11 @@ def _leave(stage: Stage, opened: castile.Client) -> None:
     patient = 0
     while patient < 60:
         try:
-            listed = {each.message_id for each in opened.unfinished()}
-            break
+            listed = {each.message_id for each in opened.unfinished() if each.reply is None}
+            if not listed or not stage.plan.lasting:
+                break
+            stage.world.sleep(5.0)
+            patient += 2
         except StoreError:
             stage.world.sleep(1.0)
             patient += 1
@@ -233,8 +238,10 @@ def _attempt(stage: Stage, opened: castile.Client, intent: Intent) -> None:
     options: dict[str, Any] = {"key": f"key-{intent.index}"} if intent.key else {}
     if intent.kind == "send" and "key" not in inspect.signature(opened.send_raw).parameters:
         options = {}
+    patient = intent.timeout >= 15 and intent.behaviour != "slow"
     for attempt in range(_AGAIN):
         told.started += 1
+        late = stage.calm is not None and world.now > stage.calm + 40.0 and patient
         world.note("asks", intent.token, attempt)
         try:
             if intent.kind == "call":
@@ -252,6 +259,7 @@ def _attempt(stage: Stage, opened: castile.Client, intent: Intent) -> None:
         except _OPEN as error:
             world.note("told", intent.token, type(error).__name__)
             told.error = str(error)
+            told.late_failure = late
             if options and isinstance(error, SequenceCreationFailed):
                 told.doubt = True
             world.sleep(1.0)
@@ -260,6 +268,7 @@ def _attempt(stage: Stage, opened: castile.Client, intent: Intent) -> None:
             world.note("told", intent.token, type(error).__name__)
             told.doubt = told.doubt or not options or "free again" in str(error) or isinstance(error, StoreError)
             told.error = str(error)
+            told.late_failure = late
             if not options or attempt == _AGAIN - 1:
                 told.doubt = True
                 return
@@ -272,5 +281,5 @@ def _attempt(stage: Stage, opened: castile.Client, intent: Intent) -> None:
             stage.auditor.counts[f"told {type(error).__name__}"] += 1
             return
         world.note("told", intent.token, "returned")
-        told.error = None
+        told.error, told.late_failure = None, False
         return

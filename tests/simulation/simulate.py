@@ -22,6 +22,7 @@ from castile import store as stores
 from castile.config import Limits, Settings, Timers
 from castile.errors import StoreError
 from tests.simulation import invariants
+from tests.simulation.attacker import Attacker
 from tests.simulation.auditor import Auditor
 from tests.simulation.faults import Fault, Faults
 from tests.simulation.network import Network
@@ -119,7 +120,8 @@ class Run:
             secure=plan.secure,
             two_way=plan.two_way,
         )
-        timers = replace(TIMERS, token_lifetime=plan.lifetime)
+        skew = 5.0 if not plan.skew else TIMERS.clock_skew
+        timers = replace(TIMERS, token_lifetime=plan.lifetime, clock_skew=skew, instance_grace=5.0)
         limits = Limits(window_messages=plan.window, acknowledgement_ranges=plan.ranges)
         settings = Settings(timers=timers, testing=True)
         self.stage = Stage(
@@ -194,15 +196,31 @@ class Run:
             if process.alive and not over and self.faults.planned("kill", each):
                 process.kill("killed")
 
+    def _attack(self) -> None:
+        process = Process(
+            self.world,
+            "mallory",
+            "mallory",
+            self.faults,
+            lasting=False,
+            committed=lambda *_: None,
+            unexpected=lambda text: None,
+        )
+        attacker = Attacker(self.stage, process, self.network.line(process), Random(self.plan.seed ^ 0xE51))
+        process.spawn("attack", attacker.run)
+
     def go(self) -> None:
         """From the start to the end."""
         for moment, side in self.plan.kills:
             self.world.after(moment, functools.partial(self.kill, side))
         self.start("service")
         self.start("client")
+        if self.plan.attacker:
+            self._attack()
         stage = self.stage
         self.world.run(lambda: stage.settled, self.plan.duration)
         self.faults.active = False
+        stage.calm = self.world.now
         self.world.note("calm")
         limit = self.world.now + PATIENCE
         if not self.world.run(lambda: stage.settled, limit):

@@ -69,8 +69,8 @@ class Registry:
 
 def registry() -> Registry:
     """The registry of the running world."""
-    here: Any = world()
-    if not hasattr(here, "tags"):
+    here = world()
+    if here.tags is None:
         here.tags = Registry()
     found: Registry = here.tags
     return found

@@ -28,8 +28,8 @@ _IDENTIFIER = re.compile(rb"<r:Identifier[^>]*>([^<]*)</r:Identifier>")
 _BODY = re.compile(rb"<s:Body[^>]*>(.*)</s:Body>", re.DOTALL)
 _TOKEN = re.compile(rb"(?:PLAINTEXT|EVIL)-\d+")
 _TAG = re.compile(rb'<g:Tag xmlns:g="[^"]*">([^<]*)<')
-_EXPIRES = re.compile(rb"<u:Expires[^>]*>([^<]*)<")
-_TEXT = re.compile(rb"<s:(?:Text|faultstring)[^>]*>([^<]*)<|<faultstring[^>]*>([^<]*)<")
+_CONTEXT = re.compile(rb"(urn:context:\d+)")
+_INSTANCE = re.compile(rb"(urn:instance:\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,9 @@ class Facts:
     token: str | None
     tag: bytes
     fault: bool
+    context: str | None
+    """A security context that its Body names, and the instance of its key."""
+    instance: str | None
 
     @property
     def verb(self) -> str:
@@ -111,4 +114,6 @@ def read(payload: bytes) -> Facts | None:
         token.group().decode() if token else None,
         (_TAG.search(payload) or [b"", b""])[1],
         b"<s:Fault" in content,
+        _text(_CONTEXT.search(content)),
+        _text(_INSTANCE.search(content)),
     )

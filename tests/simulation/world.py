@@ -99,6 +99,8 @@ class World:
         self._tasks: list[Task] = []
         self._trace = 0
         self.log: list[str] | None = None
+        self.tags: Any = None
+        """The registry of tier A."""
 
     # the trace
 
