@@ -295,7 +295,7 @@ class Actor:
                     del item  # its message, for as long as nothing else comes
                     self._tidy()
                 case _Pause():
-                    self._let_go(item)
+                    self._let_go(item, transaction)
                 case _Look():
                     self._see()
                     item.future.set_result(None)
@@ -318,7 +318,7 @@ class Actor:
         """Look at what the other owners of the file do."""
         self._look_at = self._clock().tick + (HASTY_LOOK if self._hasty else LOOK)
         opened = self._database
-        if opened is None or opened.ownership is None:
+        if opened is None or opened.ownership is None or not opened.connected:
             return
         signs = []
         try:
@@ -341,11 +341,13 @@ class Actor:
                     level = logging.DEBUG if self._closed else logging.ERROR
                     reliability_log.log(level, "%s of other processes went unheard: %s", sign, error)
 
-    def _let_go(self, pause: _Pause) -> None:
+    def _let_go(self, pause: _Pause, transaction: SQLiteTransaction) -> None:
         if self._database is not None:
             self._database.disconnect()
         pause.paused.set()
         pause.resume.wait()
+        with suppress(StoreError), self._writing():  # what is in the way the next step tells
+            self._connected(transaction)
 
     def _tidy(self) -> None:
         if self._database is not None and self._database.grown:
@@ -401,6 +403,7 @@ class Actor:
         if not opened.connected:
             opened.reconnect()
             transaction.reconnected()
+            self._version = 0  # another connection counts anew
         return opened
 
     def _commit(self, opened: Database, transaction: SQLiteTransaction, batch: list[_Step]) -> list[_Step]:
