@@ -287,7 +287,9 @@ class Conversations:
         while True:
             protected = prepare(self.party, outgoing, self.party.now())
             with self.party.keyring.holding(protected.key):
-                payload = self.carrier.post(outgoing.action, protected.payload)
+                # Soon asked for again: one lost answer mustn't use up the time of whoever waits.
+                seconds = self.party.settings.timers.create_timeout / 4
+                payload = self.carrier.post(outgoing.action, protected.payload, seconds)
                 if payload is None:
                     raise TransportError("the trust service gave no answer")
                 confirmations = (protected.signature_values,)

@@ -18,7 +18,7 @@ from castile.store.records import SourceRecord
 from castile.transport.http import HTTPRequest, HTTPResponse
 from tests.endpoint.conftest import Pairs
 from tests.endpoint.forge import Forger, key_of
-from tests.endpoint.pair import BODY, FAMILIES, FAST, Fate, action_of, body, fast, opened, states, until
+from tests.endpoint.pair import BODY, FAMILIES, FAST, Fate, action_of, body, certificate, fast, opened, states, until
 
 EVENTS = ("drop-request", "drop-response", "double", "late")
 
@@ -387,8 +387,9 @@ def test_the_wall_clock_jumps(pairs: Pairs, jump: float) -> None:
 
 
 @pytest.mark.row("RM-18", "RM-19")
-def test_one_lost_answer_doesn_t_use_up_the_time_of_a_create_sequence() -> None:
-    """Nobody waits for the message, so nothing else limits the exchange."""
+@pytest.mark.parametrize("secure", [False, True])
+def test_one_lost_answer_doesn_t_use_up_the_time_of_a_create_sequence(*, secure: bool) -> None:
+    """Nobody waits for the message, so nothing else limits the exchange, of a request for a token too."""
     seconds: list[float] = []
 
     class Deaf:
@@ -401,8 +402,14 @@ def test_one_lost_answer_doesn_t_use_up_the_time_of_a_create_sequence() -> None:
 
         def close(self) -> None: ...
 
-    policy = castile.EndpointPolicy.of("1.3", secure=False)
-    client = castile.Client("http://service.test/", policy=policy, settings=FAST, http=Deaf())
+    client = castile.Client(
+        "http://service.test/",
+        policy=castile.EndpointPolicy.of("1.3", secure=secure),
+        credentials=castile.Username("ada", "secret") if secure else None,
+        service_certificate=certificate() if secure else None,
+        settings=FAST,
+        http=Deaf(),
+    )
     client.send_raw("urn:test/Tell", BODY)
     until(lambda: bool(seconds))
     assert seconds[0] <= FAST.timers.create_timeout / 4
