@@ -533,8 +533,7 @@ class Pump:
 
     def _round(self, now: Now) -> float:
         """Send what is due; seconds until there may be more."""
-        if self.siblings.orphans():
-            self.retired.adopt()
+        self.siblings.orphans(self.retired.adopt)
         if self.siblings.asked():
             self._background(lambda: commands.attend(self))
         replies, failed = self.siblings.news()

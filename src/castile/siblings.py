@@ -55,11 +55,15 @@ class Siblings:
         self._asked.clear()
         return asked
 
-    def orphans(self) -> bool:
-        """Whether one has died since the last time."""
-        died = self._orphans.is_set()
-        self._orphans.clear()
-        return died
+    def orphans(self, adopt: Callable[[], object]) -> None:
+        """If one has died: `adopt`, and again the next time where that fails."""
+        if self._orphans.is_set():
+            self._orphans.clear()
+            try:
+                adopt()
+            except BaseException:
+                self._orphans.set()
+                raise
 
     @contextmanager
     def joined(self, row: OutboxRow) -> Iterator[None]:

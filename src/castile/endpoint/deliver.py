@@ -178,11 +178,25 @@ class Dispatcher:
         if self._ending.is_set():
             return
         if sign is Sign.DIED:
-            self.recover()
+            self._take_over()
             return
         if self._elsewhere:
             self._look()
         self._attend()
+
+    def _take_over(self) -> None:
+        """`recover`, and again soon where the store can't do it now."""
+
+        if self._ending.is_set():
+            return
+
+        def recovered(done: Future[None]) -> None:
+            if done.exception() is not None:
+                again = threading.Timer(self._party.settings.timers.handler_backoff, self._take_over)
+                again.daemon = True
+                again.start()
+
+        self.recover().add_done_callback(recovered)
 
     def _attend(self) -> None:
         """Carry out what was asked from outside."""
