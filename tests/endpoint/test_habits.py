@@ -14,9 +14,9 @@ from castile.protocol.source import Phase
 from castile.transport.http import HTTPResponse
 from castile.versions import WSSE
 from tests.endpoint.conftest import Pairs
-from tests.endpoint.forge import Forger
+from tests.endpoint.forge import Forger, key_of
 from tests.endpoint.lives import DUE, LIFE, Moved, Watched, settings
-from tests.endpoint.pair import FAMILIES, USERS, action_of, body, until
+from tests.endpoint.pair import FAMILIES, USERS, action_of, body, opened, until
 
 
 @pytest.mark.row("RM-57", "F22")
@@ -127,3 +127,18 @@ def test_a_restarted_peer_that_doesnt_say_why(pairs: Pairs, subcode: tuple[str, 
         client.close()
     assert told.value.numbers == (2,)
     assert pair.bodies == [body(1), body(3)]
+
+
+@pytest.mark.row("F22", "RM-71")
+def test_a_last_message_of_the_application(pairs: Pairs) -> None:
+    """CXF marks its last application message with LastMessage instead of sending an empty one, and
+    hears no acknowledgement that rides on ours: it gets a plain one."""
+    pair = pairs("2005")
+    client = pair.client()
+    client.call_raw("urn:test/Echo", body(1))
+    forge = Forger(pair.policy, client._store, key_of(client))
+    header = forge.sequence(str(client.sequence.report()["identifier"]), 2, last=True)
+    request = forge(Kind.APPLICATION, body(2), header, action="urn:test/Tell")
+    answer = opened(client, pair.receive(request).body)
+    assert answer.kind is Kind.ACKNOWLEDGEMENT
+    assert answer.reliability.acknowledgements[0].ranges == ((1, 2),)

@@ -11,7 +11,7 @@ from castile.errors import SecurityFailure
 from castile.messages import soap
 from castile.messages.soap import Message
 from castile.policy import EndpointPolicy
-from castile.security import Expectation, Protection, protect, unprotect
+from castile.security import Expectation, Protection, outgoing, protect, unprotect
 from castile.versions import FAMILIES
 from tests.security.made import NOW, SECRET, addressing, context_key, seeded, service
 from tests.security.recorded import LIMITS, TIMERS, Keys
@@ -67,3 +67,27 @@ def test_another_secret_endorses_nothing() -> None:
     envelope = soap.parse(xml.parse(payload, LIMITS), LIMITS, len(payload))
     with pytest.raises(SecurityFailure, match="value is wrong"):
         unprotect(envelope, keys(bytes(32)), expectation, NOW, LIMITS, TIMERS)
+
+
+@pytest.mark.row("MS-57", "MS-03")
+@pytest.mark.parametrize(("clear", "taken"), [("g1", True), ("g0", False)])
+def test_only_the_primary_signature_must_be_encrypted(
+    monkeypatch: pytest.MonkeyPatch, clear: str, taken: bool
+) -> None:
+    """EncryptSignature is about the primary one (WS-SP 1.2, 6.4): Metro sends the endorsing one in
+    clear."""
+    seal = outgoing._Sealer.__call__
+
+    def leave(self: outgoing._Sealer, name: str, kind: str, octets: bytes, *, behind: bool = False) -> bytes:
+        return octets if name.endswith(clear) else seal(self, name, kind, octets, behind=behind)
+
+    monkeypatch.setattr(outgoing._Sealer, "__call__", leave)
+    payload, expectation = renewal("1.3")
+    assert payload.count(b"<ds:Signature ") == 1
+    envelope = soap.parse(xml.parse(payload, LIMITS), LIMITS, len(payload))
+    if taken:
+        verified = unprotect(envelope, keys(), expectation, NOW, LIMITS, TIMERS)
+        assert [each.endorsing for each in verified.signatures] == [False, True]
+    else:
+        with pytest.raises(SecurityFailure, match="Signature isn't encrypted"):
+            unprotect(envelope, keys(), expectation, NOW, LIMITS, TIMERS)
