@@ -22,7 +22,7 @@ def test_a_client_that_can_t_recover_lets_its_store_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(recover, "earlier_sequences", full)
+        patched.setattr(recover, "take_over", full)
         with pytest.raises(StoreFull):
             castile.Client("http://service.test/", policy=PLAIN, store=tmp_path / "client.db")
     castile.Client("http://service.test/", policy=PLAIN, store=tmp_path / "client.db").close()

@@ -27,12 +27,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from castile.endpoint import commands
+from castile.endpoint import commands, recover
 from castile.endpoint.handlers import Delivery, Outcome, delivery_of
 from castile.endpoint.kinds import Kind
 from castile.endpoint.outbound import Outgoing, Reply
 from castile.endpoint.party import Party, reliability_log
-from castile.endpoint.recover import deliveries, interrupted_deliveries
 from castile.endpoint.replies import number_reply, stored_reply
 from castile.endpoint.turn import action_not_supported
 from castile.errors import (
@@ -169,7 +168,7 @@ class Dispatcher:
             self._attend()
             done.set_result(None)
 
-        step = self._party.store.run(lambda tx: interrupted_deliveries(self._parties, tx))
+        step = self._party.store.run(lambda tx: recover.interrupted_deliveries(self._parties, tx))
         step.add_done_callback(taken)
         return done
 
@@ -217,7 +216,7 @@ class Dispatcher:
             tx.carried_out(command.id, now.utc, done.text, refused=refused)
             reliability_log.warning("%s of %s: %s", command.verb, command.target, done.text)
             if done.ready is not None:
-                ready += deliveries(self._parties, tx, done.ready)
+                ready += recover.deliveries(self._parties, tx, done.ready)
         return ready
 
     def _obeyed(self, step: Future[list[Delivery]]) -> None:
