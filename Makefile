@@ -7,12 +7,14 @@ ARGS        =
 MAKEFLAGS  += --no-print-directory
 environment = tools/environment
 
-.PHONY: help demo test oracle check format docs bench bench-peers interop interop-smoke clean
+.PHONY: help demo test simulate planted oracle check format docs bench bench-peers interop interop-smoke clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    install castile in $(VENV) and run castile demo"
 	@echo "make test    install the test extras and run the tests"
+	@echo "make simulate SEED=1 COUNT=1000   worlds with faults, audited; TIER=B with real bytes, STATE=file to go on"
+	@echo "make planted the simulator's own bugs, each to be found"
 	@echo "make check   ruff and mypy --strict"
 	@echo "make docs    the documentation, in docs/_build/html"
 	@echo "make bench   measure: CPU per message, calls per second"
@@ -27,6 +29,20 @@ demo:
 test: oracle
 	@$(environment) $(VENV) --editable '.[serve,test]'
 	@CASTILE_ORACLE='$(CURDIR)/$(ORACLE)/bin/python' $(VENV)/bin/python -m pytest $(ARGS)
+
+# A finding prints the line that repeats it, with ONLY, MESSAGES and STRAIGHT; VERBOSE=1 shows its trace.
+SEED  = 1
+COUNT = 1000
+TIER  = A
+simulate:
+	@$(environment) $(VENV) --editable '.[serve,test]'
+	@$(VENV)/bin/python -m tests.simulation $(SEED) $(COUNT) --tier $(TIER) $(if $(STATE),--state '$(STATE)') \
+		$(if $(ONLY),--only $(ONLY)) $(if $(MESSAGES),--messages $(MESSAGES)) $(if $(STRAIGHT),--straight) \
+		$(if $(VERBOSE),--verbose) $(ARGS)
+
+planted:
+	@$(environment) $(VENV) --editable '.[serve,test]'
+	@$(VENV)/bin/python -m tests.simulation.planted $(ARGS)
 
 # Independent signature libraries; castile and they never share an environment.
 oracle:

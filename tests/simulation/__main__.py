@@ -66,9 +66,11 @@ class Campaign:
                     break
         finally:
             for _, worker in workers:
-                worker.terminate() if self.options["stop"] else None
+                if self.options["stop"]:
+                    worker.terminate()
                 if worker.wait() not in (0, -15):
-                    self.violations.append({"seed": None, "violations": [f"a worker ended with {worker.returncode}"]})
+                    text = f"a worker ended with {worker.returncode}"
+                    self.violations.append({"seed": None, "violations": [text]})
         self._save()
 
     @property
@@ -98,7 +100,8 @@ class Campaign:
             return
         self._said = time.monotonic()
         speed = (self.total - sum(before)) / max(0.1, self._said - began)
-        print(f"{self.total} of {self.count}, {len(self.violations)} violations, {speed:.0f} a second", flush=True)
+        found = len(self.violations)
+        print(f"{self.total} of {self.count}, {found} violations, {speed:.0f} a second", flush=True)
         self._save()
 
     def _resumed(self) -> list[int]:

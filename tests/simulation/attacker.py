@@ -237,7 +237,8 @@ def _shift(self: Attacker, party: Party, key: ContextKey) -> bytes | None:
     facts = wire.read(payload)
     if facts is None or facts.sequence is None:
         return None
-    return payload.replace(b">%d</r:MessageNumber>" % facts.number, b">%d</r:MessageNumber>" % (facts.number + 1))
+    before, after = (b">%d</r:MessageNumber>" % number for number in (facts.number, facts.number + 1))
+    return payload.replace(before, after)
 
 
 def _naked(self: Attacker, party: Party, key: ContextKey) -> bytes | None:
@@ -262,7 +263,8 @@ def _contradict(self: Attacker, party: Party, key: ContextKey) -> Outgoing | Non
         return None
     header = reliability.Sequence(facts.named, 1).render(edition)
     first, second = (b'<m xmlns="urn:sim"><t>EVIL-%d</t></m>' % next(self.stage.world.names) for _ in "12")
-    known = wire.read(self.post(party, self.message(Kind.APPLICATION, "urn:sim/ok", first, key, header)) or b"")
+    message = self.message(Kind.APPLICATION, "urn:sim/ok", first, key, header)
+    known = wire.read(self.post(party, message) or b"")
     if known is None or known.fault:
         return None
     return self.message(Kind.APPLICATION, "urn:sim/ok", second, key, header)

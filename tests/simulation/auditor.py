@@ -191,7 +191,8 @@ class Auditor:
             invariants.acknowledged_is_durable(self, each)
             invariants.acknowledgements_never_shrink(self, each, before)
             invariants.acknowledgement_is_bounded(self, each, refused=facts.fault)
-            self.acknowledged[each.sequence] = self.acknowledged.get(each.sequence, frozenset()) | each.numbers
+            earlier = self.acknowledged.get(each.sequence, frozenset())
+            self.acknowledged[each.sequence] = earlier | each.numbers
         invariants.reply_is_stable(self, facts)
         if request is not None:
             invariants.one_sequence_for_a_request(self, request, facts)
@@ -226,7 +227,6 @@ class Auditor:
                 self.accepted[key] = self.world.now
                 self.ever.add(key)
                 self.world.note("accepted", *key)
-                invariants.one_content_for_a_number(self, key)
             if status == "done" and key not in self.done:
                 self.done.add(key)
                 self.world.note("done", *key)

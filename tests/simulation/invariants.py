@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -42,9 +43,8 @@ def runs_in_order(model: Auditor, run: Run) -> None:
     highest = max((each.number for each in others), default=0)
     if run.number < highest:
         model.violation("I2", f"number {run.number} runs after {highest}")
-    gap = [
-        number for number in range(highest + 1, run.number) if (run.sequence, number) not in model.last_messages
-    ]
+    before = range(highest + 1, run.number)
+    gap = [number for number in before if (run.sequence, number) not in model.last_messages]
     if gap and run.sequence not in model.closing and "*" not in model.closing:
         model.violation("I2", f"number {run.number} runs before {gap}")
 
@@ -97,7 +97,7 @@ def acknowledgement_is_bounded(model: Auditor, answer: Acknowledged, *, refused:
     ranges = [each for each in answer.ranges if each != (0, 0)]
     if len(ranges) > model.plan.ranges:
         model.violation("I4", f"{len(ranges)} ranges")
-    for (_, upper), (lower, _) in zip(ranges, ranges[1:], strict=False):
+    for (_, upper), (lower, _) in pairwise(ranges):
         if lower <= upper + 1:
             model.violation("I4", f"ranges that touch: {ranges}")
     if answer.final and not refused and answer.sequence not in model.closing and "*" not in model.closing:
@@ -138,10 +138,6 @@ def one_sequence_for_a_request(model: Auditor, request: Facts, answer: Facts) ->
     made.add(answer.named)
     if len(made) > 1 and model.plan.service_store:
         model.violation("I7", f"CreateSequence {request.message_id} made {sorted(made)}")
-
-
-def one_content_for_a_number(model: Auditor, key: tuple[str, int]) -> None:
-    """I10: two contents under one number: one of them is refused. Shown by the runs."""
 
 
 def transactional_effects_once(model: Auditor) -> None:
@@ -206,32 +202,55 @@ def tokens_are_asked_once(model: Auditor, request: Facts, answer: Facts) -> None
 
 
 def all_is_told(model: Auditor) -> None:
-    """I6, I9, I18: each intent has one end, and it is true."""
+    """I18: each intent has one end."""
     for intent in model.plan.intents:
         told = model.of(intent.token)
-        runs = [run for run in model.runs if run.token == intent.token]
-        completed = [run for run in runs if run.outcome in ("ok", "fault")]
         if told.started and not told.returned and told.error is None and not told.doubt:
             model.violation("I18", f"{intent.token} has no end")
-        if intent.kind == "call":
-            for reply in told.returned + told.by_callback:
-                if all(run.reply != reply for run in completed):
-                    model.violation("I6", f"{intent.token} got the reply {reply!r}, which nobody gave")
-            if len(set(told.returned + told.by_callback)) > 1 and not told.doubt:
-                model.violation("I9", f"{intent.token} got the replies {told.returned + told.by_callback}")
-        elif told.returned and not told.doubt:
-            listed = any(model.carried.get(name, intent.token) == intent.token for name in model.listed)
-            accepted = any(
-                token == intent.token for key, tokens in model.tokens.items() for token in tokens if key in model.ever
-            )
-            if not accepted and not completed and not listed and not told.error:
-                model.violation("I6", f"{intent.token} was taken for sending and is lost silently")
-            elif not accepted and not completed and model.plan.lasting and not told.error:
-                model.violation("I18", f"{intent.token} was taken for sending and never arrives")
-        if model.plan.lasting and told.error and "the sequence failed" in told.error:
-            model.violation("I6", f"{intent.token}: {told.error[:150]}")
-        if model.plan.lasting and told.late_failure:
-            model.violation("I18", f"{intent.token} fails with nothing wrong any more: {told.error or ''}"[:200])
+
+
+def replies_are_true(model: Auditor) -> None:
+    """I6, I9: a call gets the reply that its handler gave, and no other."""
+    for intent in model.plan.intents:
+        told = model.of(intent.token)
+        got = told.returned + told.by_callback
+        given = {run.reply for run in model.runs if run.token == intent.token}
+        if intent.kind != "call":
+            continue
+        for reply in got:
+            if reply not in given:
+                model.violation("I6", f"{intent.token} got the reply {reply!r}, which nobody gave")
+        if len(set(got)) > 1 and not told.doubt:
+            model.violation("I9", f"{intent.token} got the replies {got}")
+
+
+def nothing_is_lost(model: Auditor) -> None:
+    """I6, I18: a message that was taken for sending arrives, or somebody is told that it didn't."""
+    arrived = {token for key, tokens in model.tokens.items() if key in model.ever for token in tokens}
+    arrived |= {run.token for run in model.runs if run.ended is not None}
+    for intent in model.plan.intents:
+        told = model.of(intent.token)
+        if intent.kind == "call" or not told.returned or told.doubt or told.error or intent.token in arrived:
+            continue
+        listed = any(model.carried.get(name, intent.token) == intent.token for name in model.listed)
+        if model.plan.lasting:
+            model.violation("I18", f"{intent.token} was taken for sending and never arrives")
+        elif not listed:
+            model.violation("I6", f"{intent.token} was taken for sending and is lost silently")
+
+
+def calm_is_calm(model: Auditor) -> None:
+    """I6, I18: where both sides keep what they have, no sequence fails, and with nothing wrong any
+    more every call is answered."""
+    if not model.plan.lasting:
+        return
+    for intent in model.plan.intents:
+        told = model.of(intent.token)
+        error = (told.error or "")[:150]
+        if "the sequence failed" in error:
+            model.violation("I6", f"{intent.token}: {error}")
+        elif told.late_failure:
+            model.violation("I18", f"{intent.token} fails with nothing wrong any more: {error}")
 
 
 def nothing_is_left(model: Auditor) -> None:
@@ -258,4 +277,11 @@ def sends_are_bounded(model: Auditor) -> None:
             model.violation("I18", f"{message_id} was sent {count} times in {span:.0f} s")
 
 
-AT_THE_END = (all_is_told, nothing_is_left, sends_are_bounded)
+AT_THE_END = (
+    all_is_told,
+    replies_are_true,
+    nothing_is_lost,
+    calm_is_calm,
+    nothing_is_left,
+    sends_are_bounded,
+)

@@ -136,7 +136,8 @@ def draw(seed: int) -> Plan:
 
 def _intents(chance: Random) -> list[Intent]:
     count = 1 + int(chance.random() ** 2 * 8)
-    behaviours: tuple[Behaviour, ...] = ("ok", "ok", "ok", "ok", "slow", "fault", "raises", "retry", "transact")
+    behaviours: tuple[Behaviour, ...] = ("ok",) * 4
+    behaviours += ("slow", "fault", "raises", "retry", "transact")
     spread = chance.random() < 0.3
     intents = []
     for index in range(count):

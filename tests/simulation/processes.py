@@ -9,12 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from castile.clock import Now
+from castile.errors import CastileError, Retry
 from tests.simulation.primitives import Lock
 from tests.simulation.storage import Connection, files_of
 from tests.simulation.world import EPOCH, World
 
 if TYPE_CHECKING:
-    from castile.clock import Now
     from tests.simulation.faults import Faults
     from tests.simulation.network import Slot
 
@@ -28,9 +29,15 @@ class Disk:
 
     def __init__(self, faults: Faults, side: str, *, lasting: bool) -> None:
         """Without `lasting` it is memory, which fails only together with its process."""
-        self._faults, self._side, self._lasting = faults, side, lasting
-        rates = faults.rates
-        self._any = any(rates.get(f"{side} {kind}") for kind in {*_STATEMENTS, *_BEGINNINGS, *_COMMITS})
+        self._faults = faults
+
+        def possible(kinds: tuple[str, ...]) -> list[tuple[str, str]]:
+            rates = [(kind, f"{side} {kind}") for kind in kinds if lasting or kind.startswith("crash")]
+            return [(kind, rate) for kind, rate in rates if faults.rates.get(rate)]
+
+        self._statements, self._begins = possible(_STATEMENTS), possible(_BEGINNINGS)
+        self._commits = possible(_COMMITS)
+        self._any = bool(self._statements or self._begins or self._commits)
         self.kept: dict[str, bytes] | None = None
 
     @property
@@ -40,11 +47,14 @@ class Disk:
 
     def fault(self, sql: str) -> str | None:
         """What goes wrong with this statement."""
-        kinds = _COMMITS if sql == "COMMIT" else _BEGINNINGS if sql.startswith("BEGIN") else _STATEMENTS
-        for kind in kinds:
-            if self._lasting or kind.startswith("crash"):
-                if self._faults.happens(f"{self._side} {kind}", sql[:24]):
-                    return kind
+        kinds = self._statements
+        if sql == "COMMIT":
+            kinds = self._commits
+        elif sql.startswith("BEGIN"):
+            kinds = self._begins
+        for kind, rate in kinds:
+            if self._faults.happens(rate, sql[:24]):
+                return kind
         return None
 
     def rolls_back(self) -> bool:
@@ -54,7 +64,8 @@ class Disk:
     def before_commit(self, connection: Connection) -> None:
         """A commit that isn't synced may be lost with the power."""
         if connection.synchronous != "FULL" and connection.path != ":memory:":
-            self.kept = {str(path): path.read_bytes() for path in files_of(Path(connection.path)) if path.exists()}
+            files = files_of(Path(connection.path))
+            self.kept = {str(path): path.read_bytes() for path in files if path.exists()}
         else:
             self.kept = None
 
@@ -89,8 +100,6 @@ class Process:
 
     def clock(self) -> Now:
         """The time as this process's machine has it."""
-        from castile.clock import Now
-
         now = self.world.now
         return Now(EPOCH + now + self.skew, now + 5_000.0)
 
@@ -104,8 +113,6 @@ class Process:
 
     def swallowed(self, pool: str, error: Exception) -> None:
         """A task of a pool has raised; nobody may ever look at its future."""
-        from castile.errors import CastileError, Retry
-
         if not isinstance(error, CastileError | Retry):
             self._unexpected(f"{self.name}: a task of {pool} raised {error!r}")
 

@@ -266,7 +266,8 @@ def _attempt(stage: Stage, opened: castile.Client, intent: Intent) -> None:
             continue
         except (InDoubt, StoreError) as error:
             world.note("told", intent.token, type(error).__name__)
-            told.doubt = told.doubt or not options or "free again" in str(error) or isinstance(error, StoreError)
+            unsure = isinstance(error, StoreError) or "free again" in str(error)
+            told.doubt = told.doubt or unsure or not options
             told.error = str(error)
             told.late_failure = late
             if not options or attempt == _AGAIN - 1:

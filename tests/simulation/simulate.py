@@ -35,7 +35,7 @@ from tests.simulation.world import Stuck, World, running
 TIMERS = Timers(
     retransmit_limit=15.0,
     give_up_in_memory=150.0,
-    create_timeout=15.0,
+    create_timeout=400.0,
     close_timeout=8.0,
     terminate_timeout=8.0,
     reply_wait=8.0,
@@ -246,7 +246,8 @@ def template(side: str) -> Path:
             committed=lambda *_: None,
             unexpected=lambda text: None,
         )
-        process.spawn("make", lambda: stores.open(folder / f"{side}.db", seal=SEAL, clock=process.clock).close())
+        path = folder / f"{side}.db"
+        process.spawn("make", lambda: stores.open(path, seal=SEAL, clock=process.clock).close())
         world.run(lambda: False, 60.0)
     return folder
 
