@@ -11,6 +11,8 @@ Behaviour = Literal["ok", "slow", "fault", "raises", "retry", "transact"]
 
 NETWORK = ("drop", "copies", "replay", "delay", "lost", "reset", "half", "status")
 FORGED = "forged"
+MOST = {"unknown": 0.3, "crash-after": 0.15}
+"""The highest rates of what only a COMMIT can meet; any statement can meet the others."""
 STATEMENTS = ("crash", "crash-after", "unknown", "full", "ioerr", "busy")
 
 
@@ -96,7 +98,7 @@ def draw(seed: int) -> Plan:
     client_store, service_store = chance.random() < 0.75, chance.random() < 0.75
     if calm > 0.35:
         for side in ("client", "service"):
-            rates |= {f"{side} {name}": _rate(chance, 0.05) for name in STATEMENTS}
+            rates |= {f"{side} {name}": _rate(chance, MOST.get(name, 0.05)) for name in STATEMENTS}
     duration = 30.0
     kills = []
     if calm > 0.3 and chance.random() < 0.5:
