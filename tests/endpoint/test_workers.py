@@ -3,8 +3,10 @@ those of a sequence to the application; who lives goes on with what a dead one h
 
 from __future__ import annotations
 
+import random
 import threading
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -100,6 +102,68 @@ def test_one_worker_at_a_time_runs_the_handlers_of_a_sequence(workers: Make, fam
 
 def undone(both: Workers) -> list[int]:
     return [row.number for row in both.first.store.run(lambda tx: tx.inbox()).result()]
+
+
+@pytest.mark.row("ST-09", "F21", "RM-93")
+def test_a_message_that_waits_at_one_worker_for_an_earlier_one_at_the_other(workers: Make) -> None:
+    """The one that gets the earlier one hands on both; the reply goes out where its sender waits."""
+    both = workers(settings=fast(reply_wait=15.0, retransmit_interval=15.0))
+    client = both.client()
+    client.call_raw("urn:test/Echo", body(0))
+    gate, turns = threading.Event(), iter((0, 1))
+
+    def choose(_: int, payload: bytes) -> int:
+        turn = next(turns)
+        if turn == 0:
+            gate.wait(10)
+        return turn
+
+    both.network.choose = choose
+    start = time.monotonic()
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(client.call_raw, "urn:test/Echo", body(1))
+        until(lambda: bool(client._pump._waiting))
+        second = pool.submit(client.call_raw, "urn:test/Echo", body(2))
+        until(lambda: undone(both) == [3])
+        gate.set()
+        assert [first.result(20), second.result(20)] == [body(1), body(2)]
+    assert time.monotonic() - start < 10.0
+    assert [number for _, number, _ in both.pair.received] == [1, 2, 3]
+
+
+@pytest.mark.row("ST-09", "F21", "I1", "I3")
+def test_many_calls_to_any_worker(workers: Make) -> None:
+    """Each is answered where it waits, without being asked again, and one at a time."""
+    chance, running, runs = random.Random(5), Counter[str](), defaultdict[str, list[int]](list)
+    lock = threading.Lock()
+
+    def extend(service: castile.Service) -> None:
+        @service.raw("urn:test/Work")
+        def work(content: bytes, ctx: castile.RequestContext) -> bytes:
+            assert ctx.sequence is not None
+            assert ctx.number is not None
+            with lock:
+                running[ctx.sequence] += 1
+                assert running[ctx.sequence] == 1
+            time.sleep(chance.random() * 0.01)
+            with lock:
+                running[ctx.sequence] -= 1
+                runs[ctx.sequence].append(ctx.number)
+            return content
+
+    both = workers(extend=extend, settings=fast(reply_wait=15.0, retransmit_interval=15.0))
+    both.network.choose = lambda *_: chance.randrange(2)
+    clients = [both.client() for _ in range(3)]
+    with ThreadPoolExecutor(12) as pool:
+        calls = [
+            pool.submit(client.call_raw, "urn:test/Work", body(number))
+            for number in range(10)
+            for client in clients
+        ]
+        assert [call.result(30) for call in calls] == [body(number // 3) for number in range(30)]
+    assert len(runs) == 3
+    assert all(numbers == list(range(1, 11)) for numbers in runs.values())
+    assert [exchange.asked for exchange in both.network.log].count("Work") == 30
 
 
 @pytest.mark.row("ST-09", "ST-30", "ST-32", "I7")

@@ -79,7 +79,7 @@ class Outcome:
     answer: Reply | Pending
     deliveries: tuple[Delivery, ...] = ()
     elsewhere: bool = False
-    """What the answer waits for is made in another process."""
+    """What the answer waits for may be made in another process."""
 
 
 Rule = Callable[[Turn], Outcome]
@@ -294,8 +294,10 @@ def application(turn: Turn) -> Outcome:
         # Only to LastMessage itself: CXF marks its last application message, and hears no
         # acknowledgement that rides on a LastMessage.
         answer = _last_message(turn, record)
-    elsewhere = isinstance(answer, Pending) and record.owner != turn.tx.owner
-    return Outcome(answer or acknowledgement_reply(record, turn.edition), ready_here, elsewhere)
+    # One that waits for an earlier message is handed on by whoever gets that.
+    elsewhere = record.owner != turn.tx.owner or number > state.delivered
+    outcome = answer or acknowledgement_reply(record, turn.edition)
+    return Outcome(outcome, ready_here, elsewhere and isinstance(answer, Pending))
 
 
 def _dispatched(
