@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tests.simulation import invariants, wire
 from tests.simulation.plan import Plan
 from tests.simulation.storage import Connection
-from tests.simulation.world import EPOCH, Task, World
+from tests.simulation.world import Task, World
 
 if TYPE_CHECKING:
     from castile.transport.asgi import HTTPAnswer
@@ -97,10 +97,13 @@ class Auditor:
     payloads: list[bytes] = field(default_factory=list)
     tags: set[bytes] = field(default_factory=set)
     """Protections that have left."""
-    under_way: set[tuple[str, str]] = field(default_factory=set)
-    """Process and MessageID of each open exchange."""
+    under_way: dict[str, str] = field(default_factory=dict)
+    """By MessageID of each open exchange: the process that has it."""
     served: dict[bytes, bytes] = field(default_factory=dict)
     """Requests for tokens, by their protection, and the answer's."""
+    expiries: dict[tuple[str, str | None], float] = field(default_factory=dict)
+    """By context and instance: UTC at which the key ends, as the service has said."""
+    arrivals: dict[tuple[str, int], list[wire.Facts]] = field(default_factory=dict)
     renewed: dict[tuple[str, str], tuple[str, float]] = field(default_factory=dict)
     """By process and context: the instance of the newest key that it was given, and when."""
     creates: dict[str, set[str]] = field(default_factory=dict)
@@ -160,7 +163,7 @@ class Auditor:
     def closed(self, client: Process, payload: bytes) -> None:
         facts = wire.read(payload)
         if facts is not None and facts.message_id is not None:
-            self.under_way.discard((client.name, facts.message_id))
+            self.under_way.pop(facts.message_id, None)
 
     def arrived_at(self, service: Process, exchange: int, payload: bytes) -> None:
         facts = wire.read(payload)
@@ -171,6 +174,7 @@ class Auditor:
         if facts.sequence is not None:
             self.arrived.setdefault(facts.sequence, set()).add(facts.number)
             key = facts.sequence, facts.number
+            self.arrivals.setdefault(key, []).append(facts)
             if facts.token is not None:
                 self.tokens.setdefault(key, set()).add(facts.token)
             if facts.last:
@@ -194,6 +198,8 @@ class Auditor:
             earlier = self.acknowledged.get(each.sequence, frozenset())
             self.acknowledged[each.sequence] = earlier | each.numbers
         invariants.reply_is_stable(self, facts)
+        if facts.context is not None and facts.expires is not None:
+            self.expiries[facts.context, facts.instance] = facts.expires
         if request is not None:
             invariants.one_sequence_for_a_request(self, request, facts)
             invariants.tokens_are_asked_once(self, request, facts)
@@ -224,6 +230,7 @@ class Auditor:
         current = {(row[0], row[1]): row[2] for row in rows}
         for key, status in current.items():
             if key not in self.accepted:
+                invariants.token_was_good(self, process, key)
                 self.accepted[key] = self.world.now
                 self.ever.add(key)
                 self.world.note("accepted", *key)
@@ -235,7 +242,7 @@ class Auditor:
         if self.plan_has_transactions:
             found = connection.raw("SELECT name FROM sqlite_schema WHERE name = 'effects'")
             if found:
-                self.effects = Counter(row[0] for row in connection.raw("SELECT token FROM effects"))
+                self.effects = Counter(f"PLAIN{row[0]}" for row in connection.raw("SELECT token FROM effects"))
                 invariants.transactional_effects_once(self)
 
     @property
@@ -245,6 +252,8 @@ class Auditor:
     def dead(self, process: Process, *, lasting: bool) -> None:
         """A process has died; `lasting`: its store survives it."""
         self.deaths += 1
+        for message_id in [name for name, owner in self.under_way.items() if owner == process.name]:
+            del self.under_way[message_id]
         if process.side == "service" and not lasting:
             for key in self.inbox.pop(process.name, {}):
                 self.accepted.pop(key, None)
@@ -279,5 +288,3 @@ class Auditor:
     def of(self, token: str) -> Told:
         return self.told.setdefault(token, Told())
 
-    def now(self) -> float:
-        return EPOCH + self.world.now

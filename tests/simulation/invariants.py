@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import TYPE_CHECKING
+
+from tests.simulation.world import EPOCH
 
 if TYPE_CHECKING:
     from tests.simulation.auditor import Auditor, Run
@@ -161,6 +164,30 @@ def window_is_kept(model: Auditor, rows: dict[tuple[str, int], str]) -> None:
             model.violation("I13", f"{count} messages wait in {sequence}, the window is {model.plan.window}")
 
 
+def token_was_good(model: Auditor, service: Process, key: tuple[str, int]) -> None:
+    """I11: past its end a key makes nothing new; what it may still do is repeat, fill gaps, ask."""
+    arrivals = model.arrivals.get(key, [])
+    tags = [model.tag(facts) for facts in arrivals]
+    if not tags or any(facts.asks for facts in arrivals) or any(tag is None for tag in tags):
+        return
+    if any(number > key[1] for sequence, number in model.ever if sequence == key[0]):
+        return
+    now = EPOCH + model.world.now + service.skew
+    ends = [model.expiries.get((tag.key.identifier, tag.key.instance)) for tag in tags]
+    if all(end is not None and now > end + 0.5 for end in ends):
+        model.violation("I11", f"{key} is new and accepted under a key that has ended")
+
+
+def nothing_readable(model: Auditor, written: Iterable[bytes]) -> None:
+    """I14: no key, password or text of the application can be read in what was written."""
+    for octets in written:
+        for secret in (b"PLAINTEXT", b"SECRET-", b"KEYNAME-", b"SEALING KEY"):
+            if secret in octets:
+                place = octets.index(secret)
+                model.violation("I14", f"{octets[max(0, place - 40) : place + 20]!r} was written")
+                return
+
+
 def protected_afresh(model: Auditor, facts: Facts) -> None:
     """CO-15: each attempt at a message is protected anew."""
     if facts.tag and facts.tag in model.tags:
@@ -183,10 +210,10 @@ def one_exchange_for_a_message(model: Auditor, client: Process, facts: Facts) ->
     """I8: a message has one sender at a time."""
     if facts.message_id is None:
         return
-    key = client.name, facts.message_id
-    if key in model.under_way:
-        model.violation("I8", f"{facts.message_id} is sent twice at once")
-    model.under_way.add(key)
+    other = model.under_way.get(facts.message_id)
+    if other is not None:
+        model.violation("I8", f"{client.name} sends {facts.message_id}, which {other} is sending")
+    model.under_way[facts.message_id] = client.name
 
 
 def tokens_are_asked_once(model: Auditor, request: Facts, answer: Facts) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Literal
 
@@ -69,6 +69,8 @@ class Plan:
     """Things that somebody with an account of his own tries."""
     shuffle: bool
     preempt: float
+    pairs: frozenset[str] = frozenset()
+    """Sides of which two processes share the store."""
     duration: float = 30.0
     """Seconds until nothing goes wrong any more."""
 
@@ -111,7 +113,7 @@ def draw(seed: int) -> Plan:
         until = since + 10 ** (chance.random() * 1.5)
         partitions.append((since, until, chance.choice(("requests", "responses", "both"))))
     renewing = secure and chance.random() < 0.3
-    return Plan(
+    plan = Plan(
         seed=seed,
         edition="1.3" if chance.random() < 0.7 else "2005",
         secure=secure,
@@ -134,6 +136,12 @@ def draw(seed: int) -> Plan:
         preempt=0.0 if chance.random() < 0.5 else 0.3 * chance.random(),
         duration=duration,
     )
+    pairs = set()
+    if service_store and chance.random() < 0.25:
+        pairs.add("service")
+    if client_store and chance.random() < 0.2:
+        pairs.add("client")
+    return replace(plan, pairs=frozenset(pairs))
 
 
 def _intents(chance: Random) -> list[Intent]:

@@ -57,12 +57,19 @@ class Stage:
     replies: int = 0
     calm: float | None = None
     """Since when nothing goes wrong any more."""
-    settled: bool = False
-    """The client's program is through."""
+    living: set[str] = field(default_factory=set)
+    """Processes of the client."""
     ended: set[int] = field(default_factory=set)
     """Intents that are settled."""
-    taken: set[int] = field(default_factory=set)
+    taken: dict[int, str] = field(default_factory=dict)
+    """By intent: the process that has taken it up."""
+    through: set[str] = field(default_factory=set)
+    """Processes of the client whose program is through."""
     closing_error: str | None = None
+
+    def dead(self, name: str | None) -> bool:
+        """Whether a process with this name was, and is no more."""
+        return name is not None and name not in self.living
 
     def new_id(self, purpose: Purpose) -> str:
         """Identifiers that read well in a trace."""
@@ -116,7 +123,7 @@ def _handler(stage: Stage, process: Process, behaviour: str) -> Callable[..., by
             world.sleep(stage.plan.seed % 97 * 0.12 + 0.1)
         if behaviour == "transact" and ctx.transaction is not None:
             ctx.transaction.execute("CREATE TABLE IF NOT EXISTS effects (token TEXT)")
-            ctx.transaction.execute("INSERT INTO effects (token) VALUES (?)", (token,))
+            ctx.transaction.execute("INSERT INTO effects (token) VALUES (?)", (token[5:],))
         if behaviour == "retry" and earlier == 1:
             auditor.ends(run, "retry")
             raise Retry(0.5)
@@ -173,22 +180,23 @@ def run_client(stage: Stage, process: Process, store: str | None, http: HTTP) ->
         except StoreError as error:
             world.note("unopened", type(error).__name__)
             world.sleep(1.0)
-    for intent in plan.intents:  # an earlier process took these, and was killed in them
-        if intent.index in stage.taken and intent.index not in stage.ended:
+    for intent in plan.intents:  # a process that was killed had taken these up
+        dead = stage.dead(stage.taken.get(intent.index))
+        if dead and intent.index not in stage.ended:
             told = stage.auditor.of(intent.token)
             if intent.key and store is not None:
-                stage.taken.discard(intent.index)
+                del stage.taken[intent.index]
             else:
                 told.doubt = True
                 stage.ended.add(intent.index)
     callers = [
-        process.world.spawn(process, f"{process.name}/caller", lambda: _caller(stage, opened))
+        process.world.spawn(process, f"{process.name}/caller", lambda: _caller(stage, process, opened))
         for _ in range(plan.callers)
     ]
     while not all(task.greenlet.dead for task in callers):
         world.sleep(0.5)
     _leave(stage, opened)
-    stage.settled = True
+    stage.through.add(process.name)
 
 
 def _leave(stage: Stage, opened: castile.Client) -> None:
@@ -221,11 +229,13 @@ def _leave(stage: Stage, opened: castile.Client) -> None:
             return
 
 
-def _caller(stage: Stage, opened: castile.Client) -> None:
+def _caller(stage: Stage, process: Process, opened: castile.Client) -> None:
+    second = "client" in stage.plan.pairs and process.name.startswith("client-b")
     for intent in stage.plan.intents:
-        if intent.index in stage.taken:
+        mine = "client" not in stage.plan.pairs or intent.index % 2 == second or intent.key
+        if intent.index in stage.taken or not mine:
             continue
-        stage.taken.add(intent.index)
+        stage.taken[intent.index] = process.name
         if intent.pause:
             stage.world.sleep(intent.pause)
         _attempt(stage, opened, intent)
@@ -235,7 +245,7 @@ def _caller(stage: Stage, opened: castile.Client) -> None:
 def _attempt(stage: Stage, opened: castile.Client, intent: Intent) -> None:
     told, world = stage.auditor.of(intent.token), stage.world
     body = f'<m xmlns="urn:sim"><t>{intent.token}</t></m>'.encode()
-    options: dict[str, Any] = {"key": f"key-{intent.index}"} if intent.key else {}
+    options: dict[str, Any] = {"key": f"KEYNAME-{intent.index}"} if intent.key else {}
     if intent.kind == "send" and "key" not in inspect.signature(opened.send_raw).parameters:
         options = {}
     patient = intent.timeout >= 15 and intent.behaviour != "slow"

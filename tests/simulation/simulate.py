@@ -49,6 +49,10 @@ PATIENCE = 900.0
 """Virtual seconds after the last fault, within which everything must have come to an end."""
 
 
+LOGGED: list[str] = []
+"""What the product has logged, where that is listened to."""
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """What came of a run."""
@@ -135,10 +139,10 @@ class Run:
             replace(settings, limits=limits),
         )
 
-    def start(self, side: str) -> None:
-        """A process of this side begins."""
-        self._starts[side] += 1
-        plan, name = self.plan, f"{side}{self._starts[side]}"
+    def start(self, role: str) -> None:
+        """A process begins: ``client``, ``service``, or the second one of either."""
+        self._starts[role] += 1
+        side, plan, name = role.partition("-")[0], self.plan, f"{role}{self._starts[role]}"
         process = Process(
             self.world,
             name,
@@ -149,18 +153,19 @@ class Run:
             committed=self.auditor.committed,
             unexpected=self.auditor.unexpected,
         )
-        process.ended = self._ended
-        self.up[side] = process
+        process.ended = functools.partial(self._ended, role)
+        self.up[role] = process
         self.world.note("start", name)
         lasting = plan.client_store if side == "client" else plan.service_store
         store = str(self.folder / f"{side}.db") if lasting else None
-        if lasting and self._starts[side] == 1:
+        if lasting and self._starts[role] == 1 and role == side:
             self._prepare(side)
         if side == "service":
             self.network.services = [each for each in self.network.services if each.alive] + [process]
             process.spawn("main", lambda: self._serve(process, store))
         else:
             line = self.network.line(process)
+            self.stage.living.add(name)
             process.spawn("main", lambda: run_client(self.stage, process, store, line))
 
     def _prepare(self, side: str) -> None:
@@ -181,20 +186,25 @@ class Run:
             else:
                 process.service = made
 
-    def _ended(self, process: Process) -> None:
+    def _ended(self, role: str, process: Process) -> None:
         """It has died: another one starts after a while."""
-        side = process.side
-        lasting = self.plan.client_store if side == "client" else self.plan.service_store
+        lasting = self.plan.client_store if process.side == "client" else self.plan.service_store
         self.auditor.dead(process, lasting=lasting)
-        self.world.after(self.plan.down, lambda: self.start(side))
+        self.stage.living.discard(process.name)
+        self.world.after(self.plan.down, lambda: self.start(role))
 
     def kill(self, side: str) -> None:
         """A process dies for no reason of its own."""
-        for each in ("client", "service") if side == "both" else (side,):
-            process = self.up[each]
-            over = each == "client" and self.stage.settled
-            if process.alive and not over and self.faults.planned("kill", each):
+        for role, process in list(self.up.items()):
+            over = process.name in self.stage.through
+            wanted = side in (role, "both") or (side == process.side and self.faults.chance.random() < 0.5)
+            if wanted and process.alive and not over and self.faults.planned("kill", role):
                 process.kill("killed")
+
+    def settled(self) -> bool:
+        """Whether every program of the client is through."""
+        clients = [process for process in self.up.values() if process.side == "client"]
+        return all(process.name in self.stage.through for process in clients)
 
     def _attack(self) -> None:
         process = Process(
@@ -213,21 +223,27 @@ class Run:
         """From the start to the end."""
         for moment, side in self.plan.kills:
             self.world.after(moment, functools.partial(self.kill, side))
-        self.start("service")
-        self.start("client")
+        for side in ("service", "client"):
+            self.start(side)
+        for side in sorted(self.plan.pairs):
+            self.start(f"{side}-b")
         if self.plan.attacker:
             self._attack()
         stage = self.stage
-        self.world.run(lambda: stage.settled, self.plan.duration)
+        self.world.run(self.settled, self.plan.duration)
         self.faults.active = False
         stage.calm = self.world.now
         self.world.note("calm")
         limit = self.world.now + PATIENCE
-        if not self.world.run(lambda: stage.settled, limit):
+        if not self.world.run(self.settled, limit):
             self.auditor.violation("I18", "the client's program doesn't come to its end")
         self.world.run(lambda: False, self.world.now + 20.0)
         for rule in invariants.AT_THE_END:
             rule(self.auditor)
+        files = [path.read_bytes() for path in self.folder.iterdir() if path.is_file()]
+        invariants.nothing_readable(self.auditor, files)
+        invariants.nothing_readable(self.auditor, (line.encode() for line in LOGGED))
+        LOGGED.clear()
 
 
 @functools.cache

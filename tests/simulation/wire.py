@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 
 _SEQUENCE = re.compile(
@@ -29,6 +30,7 @@ _BODY = re.compile(rb"<s:Body[^>]*>(.*)</s:Body>", re.DOTALL)
 _TOKEN = re.compile(rb"(?:PLAINTEXT|EVIL)-\d+")
 _TAG = re.compile(rb'<g:Tag xmlns:g="[^"]*">([^<]*)<')
 _CONTEXT = re.compile(rb"(urn:context:\d+)")
+_EXPIRES = re.compile(rb"<u:Expires[^>]*>([^<]*)<")
 _INSTANCE = re.compile(rb"(urn:instance:\d+)")
 
 
@@ -72,6 +74,8 @@ class Facts:
     context: str | None
     """A security context that its Body names, and the instance of its key."""
     instance: str | None
+    expires: float | None
+    """UTC: until when that key is good."""
 
     @property
     def verb(self) -> str:
@@ -81,6 +85,10 @@ class Facts:
 
 def _text(found: re.Match[bytes] | None) -> str | None:
     return found.group(1).decode() if found else None
+
+
+def _utc(found: re.Match[bytes] | None) -> float | None:
+    return datetime.fromisoformat(found.group(1).decode()).timestamp() if found else None
 
 
 @lru_cache(maxsize=512)
@@ -116,4 +124,5 @@ def read(payload: bytes) -> Facts | None:
         b"<s:Fault" in content,
         _text(_CONTEXT.search(content)),
         _text(_INSTANCE.search(content)),
+        _utc(_EXPIRES.search(content)),
     )

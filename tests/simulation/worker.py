@@ -31,10 +31,16 @@ def main() -> None:
 
         tags.install()
         logging.disable(logging.CRITICAL)
+    from tests.simulation import simulate as simulating
     from tests.simulation.plan import Overrides
     from tests.simulation.shrink import command, shrink
     from tests.simulation.simulate import simulate
 
+    if tier == "B":
+        logger = logging.getLogger("castile")
+        logger.setLevel(logging.DEBUG)
+        logger.propagate = False
+        logger.addHandler(_Listener(simulating.LOGGED))
     given = Overrides(
         only=None if options["only"] is None else frozenset(options["only"]),
         intents=options["messages"],
@@ -72,6 +78,17 @@ def main() -> None:
             _say(done=done, next=seed + options["step"])
             said = time.monotonic()
     _say(done=done, next=None)
+
+
+class _Listener(logging.Handler):
+    """Keeps what is logged, tracebacks too."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append(self.format(record))
 
 
 def _say(**facts: object) -> None:
