@@ -242,7 +242,8 @@ class Auditor:
         if self.plan_has_transactions:
             found = connection.raw("SELECT name FROM sqlite_schema WHERE name = 'effects'")
             if found:
-                self.effects = Counter(f"PLAIN{row[0]}" for row in connection.raw("SELECT token FROM effects"))
+                rows = connection.raw("SELECT token FROM effects")
+                self.effects = Counter(f"PLAIN{row[0]}" for row in rows)
                 invariants.transactional_effects_once(self)
 
     @property

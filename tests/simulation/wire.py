@@ -97,7 +97,8 @@ def read(payload: bytes) -> Facts | None:
     action = _ACTION.search(payload)
     if action is None:
         return None
-    sequence = _SEQUENCE.search(payload)
+    head = payload.partition(b"<s:Body")[0]  # a fault may quote headers in its Detail
+    sequence = _SEQUENCE.search(head)
     body = _BODY.search(payload)
     content = body.group(1) if body else b""
     token = _TOKEN.search(content)
@@ -108,14 +109,14 @@ def read(payload: bytes) -> Facts | None:
         _text(sequence),
         int(sequence.group(2)) if sequence else 0,
         bool(sequence and b"LastMessage" in sequence.group(3)),
-        b"<r:AckRequested" in payload,
+        b"<r:AckRequested" in head,
         tuple(
             Acknowledged(
                 found.group(1).decode(),
                 tuple((int(lower), int(upper)) for lower, upper in _RANGE.findall(found.group(2))),
                 b"<r:Final" in found.group(2),
             )
-            for found in _ACKNOWLEDGEMENT.finditer(payload)
+            for found in _ACKNOWLEDGEMENT.finditer(head)
         ),
         _text(_IDENTIFIER.search(content)),
         content,
