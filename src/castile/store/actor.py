@@ -125,8 +125,8 @@ class Actor:
         path = _path_of(location)
         if path in _spoiled:
             raise UsageError(
-                f"this process was forked inside a transaction of the store {path}, and can't open it: "
-                "fork between transactions, or start the process anew"
+                f"this process was forked inside a transaction of the store {path}, or by a server that "
+                "forks past Python (uWSGI without lazy-apps): it can't open it. Fork between transactions"
             )
         actor = cls(path, settings, clock)
         opened: Future[None] = Future()
@@ -254,10 +254,13 @@ class Actor:
     def pause(self) -> None:
         """Before a fork: let go of the file, if that can be had in time."""
         self._pause = None
-        if self._path is None or self._closed or threading.current_thread() is self._thread:
+        if self._path is None or threading.current_thread() is self._thread:
             return
         pause = _Pause()
-        self._queue.put(pause)
+        with self._gate:
+            if self._closed:
+                return
+            self._queue.put(pause)
         pause.paused.wait(FORK)
         self._pause = pause
 
