@@ -71,7 +71,7 @@ class Plan:
     preempt: float
     pairs: frozenset[str] = frozenset()
     """Sides of which two processes share the store."""
-    duration: float = 30.0
+    duration: float = 20.0
     """Seconds until nothing goes wrong any more."""
 
     @property
@@ -101,7 +101,7 @@ def draw(seed: int) -> Plan:
     if calm > 0.35:
         for side in ("client", "service"):
             rates |= {f"{side} {name}": _rate(chance, MOST.get(name, 0.05)) for name in STATEMENTS}
-    duration = 30.0
+    duration = 20.0
     kills = []
     if calm > 0.3 and chance.random() < 0.5:
         for _ in range(1 + int(chance.random() * 3)):
@@ -131,7 +131,7 @@ def draw(seed: int) -> Plan:
         ranges=128 if chance.random() < 0.8 else chance.choice((1, 2, 4)),
         down=0.1 * 10 ** (chance.random() * 1.8),
         closes=chance.random() < 0.8,
-        attacker=0 if not secure or chance.random() < 0.6 else 1 + int(chance.random() * 12),
+        attacker=0 if not secure or chance.random() < 0.6 else 1 + int(chance.random() * 5),
         shuffle=chance.random() < 0.5,
         preempt=0.0 if chance.random() < 0.5 else 0.3 * chance.random(),
         duration=duration,
