@@ -282,6 +282,10 @@ class Auditor:
         run.ended, run.outcome, run.reply = self.world.now, outcome, reply
         self.world.note("ran", run.token, outcome)
 
+    def idle(self) -> bool:
+        """Whether all that was accepted is done."""
+        return all(status != "ready" for rows in self.inbox.values() for status in rows.values())
+
     def tag(self, facts: wire.Facts) -> Any:
         """What is behind a message's tag, in tier A."""
         return getattr(self.world, "tags", None) and self.world.tags.tags.get(facts.tag)

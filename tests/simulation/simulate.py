@@ -237,7 +237,8 @@ class Run:
         limit = self.world.now + PATIENCE
         if not self.world.run(self.settled, limit):
             self.auditor.violation("I18", "the client's program doesn't come to its end")
-        self.world.run(lambda: False, self.world.now + 8.0)
+        self.world.run(self.auditor.idle, self.world.now + 60.0)
+        self.world.run(lambda: False, self.world.now + 3.0)
         for rule in invariants.AT_THE_END:
             rule(self.auditor)
         files = [path.read_bytes() for path in self.folder.iterdir() if path.is_file()]
