@@ -41,7 +41,7 @@ class Deaf(Network):
         return response
 
 
-@pytest.mark.row("ST-09", "ST-33", "RM-17")
+@pytest.mark.row("ST-09", "ST-33")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_two_clients_on_one_store_work_side_by_side(pairs: Pairs, tmp_path: Path, family: str) -> None:
     """Each in a context and a sequence of its own; the end of one is nothing to the other."""
@@ -66,7 +66,7 @@ def test_two_clients_on_one_store_work_side_by_side(pairs: Pairs, tmp_path: Path
     assert len(pair.network.requests("RST/SCT/Cancel")) == 2
 
 
-@pytest.mark.row("ST-09", "F37", "ST-33", "RM-58")
+@pytest.mark.row("ST-09", "F37", "ST-33")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_other_client_finishes_what_a_dead_one_left(pairs: Pairs, tmp_path: Path, family: str) -> None:
     pair = pairs(family)

@@ -71,7 +71,7 @@ class Slow:
             return content
 
 
-@pytest.mark.row("ST-09", "ST-42", "F21", "I3")
+@pytest.mark.row("ST-09", "F21", "I3")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_one_worker_at_a_time_runs_the_handlers_of_a_sequence(workers: Make, family: str) -> None:
     """The second message comes to the other worker; it waits there, for a reply made here."""
@@ -193,7 +193,7 @@ def test_the_other_worker_goes_on_with_what_a_dead_one_had(workers: Make, family
     assert client.call_raw("urn:test/Echo", body(9)) == body(9)
 
 
-@pytest.mark.row("ST-09", "RM-42")
+@pytest.mark.row("ST-09")
 def test_a_worker_that_ends_in_good_order_leaves_its_queue(workers: Make) -> None:
     """What it had accepted and not begun is begun by the other one soon."""
     slow = Slow()
@@ -250,7 +250,7 @@ def test_a_key_that_one_worker_retired_the_other_takes_no_more(workers: Make) ->
     assert answer.status == 500
 
 
-@pytest.mark.row("MS-75", "SC-08", "ST-09")
+@pytest.mark.row("ST-09")
 def test_what_one_worker_has_seen_the_other_refuses_as_a_replay(workers: Make) -> None:
     both = workers()
     client = both.client()

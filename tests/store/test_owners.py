@@ -73,7 +73,7 @@ def test_two_openings_see_each_others_commits(tmp_path: Path) -> None:
     again.close()
 
 
-@pytest.mark.row("ST-09", "ST-41")
+@pytest.mark.row("ST-09")
 def test_only_ones_own_rows_are_due(tmp_path: Path) -> None:
     first, second = opened(tmp_path / "a.db"), opened(tmp_path / "a.db")
     enqueue(first, outbox(1, due=1.0))
@@ -218,7 +218,7 @@ def put_back(place: Path, folder: Path) -> None:
         shutil.copy(path, place.parent / path.name)
 
 
-@pytest.mark.row("N10", "RM-133")
+@pytest.mark.row("N10")
 @pytest.mark.parametrize("moment", ["open", "closed"])
 def test_a_store_that_was_rolled_back_says_so(
     tmp_path: Path, moment: str, caplog: pytest.LogCaptureFixture
