@@ -154,9 +154,10 @@ class Ownership:
         others = frozenset(self.others(connection))
         newest = int(connection.execute("SELECT max(id) FROM castile_owners").fetchone()[0])
         passed = set(range(self._newest + 1, newest + 1)) - others - {self.id}
-        ended = bool(self._others - others or passed)
+        dead = [owner for owner in others if not lives(self._path, owner)]
+        ended = self._others - others
         self._others, self._newest = others, newest
-        return ended or not all(lives(self._path, owner) for owner in others)
+        return bool(ended or passed or dead)
 
     def bury(self, connection: sqlite3.Connection, now: Now) -> frozenset[int]:
         """Mark owners as ended whose process is gone; the ids of all that live."""
