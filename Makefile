@@ -7,7 +7,7 @@ ARGS        =
 MAKEFLAGS  += --no-print-directory
 environment = tools/environment
 
-.PHONY: help demo test simulate planted oracle check format docs bench bench-peers interop interop-smoke clean
+.PHONY: help demo test simulate planted kills oracle check format docs bench bench-peers interop interop-smoke clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo "make test    install the test extras and run the tests"
 	@echo "make simulate SEED=1 COUNT=1000   worlds with faults, audited; TIER=B with real bytes, STATE=file to go on"
 	@echo "make planted the simulator's own bugs, each to be found"
+	@echo "make kills SEED=1 COUNT=300   real processes killed, judged by their effects"
 	@echo "make check   ruff and mypy --strict"
 	@echo "make docs    the documentation, in docs/_build/html"
 	@echo "make bench   measure: CPU per message, calls per second"
@@ -43,6 +44,11 @@ simulate:
 planted:
 	@$(environment) $(VENV) --editable '.[serve,test]'
 	@$(VENV)/bin/python -m tests.simulation.planted $(ARGS)
+
+kills: COUNT = 300
+kills:
+	@$(environment) $(VENV) --editable '.[serve,test]'
+	@$(VENV)/bin/python -m tests.kills --count $(COUNT) --seed $(SEED)
 
 # Independent signature libraries; castile and they never share an environment.
 oracle:
