@@ -274,3 +274,63 @@ def test_the_seal_itself() -> None:
         sealer.open(sealed, b"elsewhere")
     assert repr(sealer) == "Sealer()"
     assert reply().body.decode() not in repr(reply())
+
+
+FLIPS = 10_000
+SEQUENCES = 100
+
+
+@pytest.mark.row("ST-35")
+def test_flips_take_down_their_own_sequence_only(tmp_path: Path) -> None:
+    """Bits over the rows of many sequences (R-6): each is found, by the row's id, or harmless; what
+    belongs to others is read as before."""
+    random = seeded()
+    filled = opened(tmp_path / "a.db")
+    names = [f"k{number}" for number in range(SEQUENCES)]
+    for name in names:
+        do(filled, lambda tx, name=name: tx.save_source(source(name, f"urn:s:{name}")))  # type: ignore[misc]
+    enqueue(filled, *(outbox(number, name) for name in names for number in (1, 2)))
+    accept(filled, *(inbox(number, f"urn:d:{name}") for name in names for number in (1, 2)))
+
+    def flip(tx: Transaction) -> None:
+        connection: sqlite3.Connection = tx._connection  # type: ignore[attr-defined]
+        places = [("castile_sources", 1), ("castile_outbox", 2), ("castile_inbox", 2)]
+        for turn in range(FLIPS):
+            table, rows = random.choice(places)
+            victim, other = random.sample(names, 2)
+            number = random.randint(1, rows)
+            where = {
+                "castile_sources": f"key = '{victim}'",
+                "castile_outbox": f"sequence_key = '{victim}' AND number = {number}",
+                "castile_inbox": f"sequence = 'urn:d:{victim}' AND number = {number}",
+            }[table]
+            column = random.choice([*(name for name in SEALED[table]), "checksum"])
+            rowid, value = connection.execute(f"SELECT rowid, {column} FROM {table} WHERE {where}").fetchone()
+            if not value:
+                continue
+            changed = bytearray(value)
+            changed[random.randrange(len(changed))] ^= 1 << random.randrange(8)
+            update = f"UPDATE {table} SET {column} = ? WHERE rowid = ?"
+            connection.execute(update, [bytes(changed), rowid])
+
+            def read(name: str, table: str = table, number: int = number) -> object:
+                if table == "castile_sources":
+                    return tx.source(name)
+                if table == "castile_outbox":
+                    return tx.outbox_row(f"urn:m:{name}:{number}")
+                return tx.inbox_row(f"urn:d:{name}", number)
+
+            with pytest.raises(StoreDamaged, match=table) as caught:
+                read(victim)
+            assert str(caught.value.exchange.sequence).endswith(victim)
+            assert victim in str(caught.value)
+            assert read(other) is not None
+            if turn % 500 == 0:
+                whole = len(tx.sources()), len(tx.inbox()), sum(len(tx.outbox(name)) for name in names)
+                intact = [SEQUENCES, 2 * SEQUENCES, 2 * SEQUENCES]
+                intact[{"castile_sources": 0, "castile_inbox": 1, "castile_outbox": 2}[table]] -= 1
+                assert list(whole) == intact
+            connection.execute(update, [value, rowid])
+
+    do(filled, flip)
+    filled.close()
