@@ -187,11 +187,17 @@ class Run:
                 process.service = made
 
     def _ended(self, role: str, process: Process) -> None:
-        """It has died: another one starts after a while."""
+        """It has died: another one starts after a while, unless its sibling has to do without."""
         lasting = self.plan.client_store if process.side == "client" else self.plan.service_store
         self.auditor.dead(process, lasting=lasting)
         self.stage.living.discard(process.name)
-        self.world.after(self.plan.down, lambda: self.start(role))
+        if role.endswith("-b") and self.plan.seed % 2:
+            self.stage.through.add(process.name)
+            for intent in self.plan.intents:
+                if self.stage.taken.get(intent.index) == process.name:
+                    self.auditor.of(intent.token).doubt = True
+        else:
+            self.world.after(self.plan.down, lambda: self.start(role))
 
     def kill(self, side: str) -> None:
         """A process dies for no reason of its own."""
