@@ -39,7 +39,7 @@ class Campaign:
         self.following = [self.start + place for place in range(self.jobs)]
         before = self._resumed()
         news: SimpleQueue[tuple[int, dict[str, Any] | None]] = SimpleQueue()
-        workers = []
+        workers, listeners = [], []
         for place, following in enumerate(self.following):
             if following is None or following >= end:
                 continue
@@ -52,7 +52,9 @@ class Campaign:
                 env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"},
             )
             workers.append((place, worker))
-            threading.Thread(target=_listen, args=(place, worker, news), daemon=True).start()
+            listener = threading.Thread(target=_listen, args=(place, worker, news), daemon=True)
+            listener.start()
+            listeners.append(listener)
         going, began = len(workers), time.monotonic()
         try:
             while going:
@@ -71,6 +73,8 @@ class Campaign:
                 if worker.wait() not in (0, -15):
                     text = f"a worker ended with {worker.returncode}"
                     self.violations.append({"seed": None, "violations": [text]})
+            for listener in listeners:
+                listener.join()
         self._save()
 
     @property
@@ -128,8 +132,10 @@ def _listen(
     place: int, worker: subprocess.Popen[str], news: SimpleQueue[tuple[int, dict[str, Any] | None]]
 ) -> None:
     if worker.stdout is not None:
-        for line in worker.stdout:
-            news.put((place, json.loads(line)))
+        with worker.stdout as lines:
+            for line in lines:
+                if line.endswith("\n"):  # else it was ended in the middle of it
+                    news.put((place, json.loads(line)))
     news.put((place, None))
 
 
