@@ -269,8 +269,8 @@ def nothing_is_lost(model: Auditor) -> None:
 def calm_is_calm(model: Auditor) -> None:
     """I6, I18: where both sides keep what they have, no sequence fails, and with nothing wrong any
     more every call is answered."""
-    if not model.plan.lasting:
-        return
+    if not model.plan.lasting or model.plan.ranges < 4 or model.plan.window < 4:
+        return  # with no room for what comes early it takes as long as the back-off
     for intent in model.plan.intents:
         told = model.of(intent.token)
         error = (told.error or "")[:150]

@@ -139,7 +139,7 @@ class Network:
         exchange = self._exchanges
         self.watcher.arrived_at(process, exchange, request.body)
         if slot is not None:
-            process.exchanges.add(slot)
+            process.exchanges[slot] = None
         try:
             answer = drive(process.service.receive(request.body, arrival_of(request)))
         except Exception as error:
@@ -150,7 +150,7 @@ class Network:
                 answer = HTTPAnswer(500)
         finally:
             if slot is not None:
-                process.exchanges.discard(slot)
+                process.exchanges.pop(slot, None)
         self.watcher.answered(process, exchange, request.body, answer)
         if slot is not None:
             self._return(answer, slot, request.body)

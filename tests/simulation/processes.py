@@ -93,7 +93,8 @@ class Process:
         self.skew = skew
         self.connections: list[Connection] = []
         self.descriptors: set[int] = set()
-        self.exchanges: set[Slot] = set()
+        self.exchanges: dict[Slot, None] = {}
+        """In order, since a set's order is that of addresses."""
         self.service: Any = None
         self.ended: Callable[[Process], None] = lambda process: None
         self._committed, self._unexpected = committed, unexpected
