@@ -141,7 +141,8 @@ def draw(seed: int) -> Plan:
         pairs.add("service")
     if client_store and chance.random() < 0.2:
         pairs.add("client")
-    return replace(plan, pairs=frozenset(pairs))
+    deaths = [(chance.random() ** 2 * 5, f"{side}-b") for side in sorted(pairs) if chance.random() < 0.6]
+    return replace(plan, pairs=frozenset(pairs), kills=plan.kills + tuple(deaths))
 
 
 def _intents(chance: Random) -> list[Intent]:
