@@ -18,7 +18,19 @@ from castile.store.records import SourceRecord
 from castile.transport.http import HTTPRequest, HTTPResponse
 from tests.endpoint.conftest import Pairs
 from tests.endpoint.forge import Forger, key_of
-from tests.endpoint.pair import BODY, FAMILIES, FAST, Fate, action_of, body, certificate, fast, opened, states, until
+from tests.endpoint.pair import (
+    BODY,
+    FAMILIES,
+    FAST,
+    Fate,
+    action_of,
+    body,
+    certificate,
+    fast,
+    opened,
+    states,
+    until,
+)
 
 EVENTS = ("drop-request", "drop-response", "double", "late")
 
