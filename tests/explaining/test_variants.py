@@ -12,7 +12,7 @@ from castile.messages.security import parse_instant
 from castile.versions import DS, SOAP_1_1, WSA_1_0, WSRM_1_1, WSSE, WSSE11, WSU
 from tests.conftest import shared
 from tests.explaining.damage import look, order
-from tests.security.insider import first
+from tests.security.insider import APP, SIDE, first
 
 NOW = parse_instant("2026-11-25T10:01:00Z")
 
@@ -153,6 +153,16 @@ def test_key_info_of_other_forms(change: str, says: str) -> None:
     explanation = look(etree.tostring(root))
     assert explanation.verdict == "failed"
     assert says in explanation.problems[0][1]
+
+
+@pytest.mark.row("N07")
+def test_an_encrypted_message_that_was_indented() -> None:
+    root = etree.fromstring(SIDE.protected(APP).payload)
+    assert look(etree.tostring(root)).verdict == "verified"
+    etree.indent(root)
+    texts = [text for _, text in look(etree.tostring(root)).problems]
+    assert any("white space stands around its EncryptedData" in text for text in texts)
+    assert not any("unknown" in text for text in texts)
 
 
 @pytest.mark.row("OP-18")

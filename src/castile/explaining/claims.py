@@ -264,7 +264,7 @@ def _referenced(reading: Reading, element: Element, keys: Keys, budget: Budget) 
         key = _behind(reading, part)
     except PeerError:
         return
-    if form is None or (dereferences and key is None):
+    if form is None or (dereferences and (key is None or key.public is None)):
         return
     claim = Claim(part.name, Writer(part.element), form, _DIGESTS[method], octets, reading, keys, budget)
     if key is not None:

@@ -63,10 +63,12 @@ class Diagnosis:
         return next((f": {text}" for text in self._causes(problem)), "")
 
     def digests(self) -> Iterator[str]:
-        """What is to be compared with the sender's log: each digest that doesn't fit."""
+        """What is to be compared with the sender's log: each digest that doesn't fit.
+
+        Not of what came encrypted: from its digest a short plaintext can be guessed.
+        """
         if any(problem.text.startswith("the digest of ") for problem in self._message.trace.problems):
-            for each in self._wrong_references():
-                claim = each.claims[0]
+            for claim in (each.claims[0] for each in self._wrong_references() if len(each.claims) == 1):
                 yield (
                     f"{claim.part}: {claim.hash} of its {len(claim.write())} canonical octets is "
                     f"{_text(claim.digest())}, the signature has {_text(claim.value)}"
@@ -95,6 +97,14 @@ class Diagnosis:
                 elif _KEY_INFO not in tags:
                     yield "it has no ds:KeyInfo, so it doesn't say whose key it is, and no key is guessed"
             yield from self._of_form()
+        elif problem.text.startswith("the Body must be encrypted whole") and envelope is not None:
+            body = envelope.body
+            around = [body.text or "", *(child.tail or "" for child in body)]
+            if len(body) == 1 and not any(text.strip() for text in around):
+                yield (
+                    "white space stands around its EncryptedData, so the message was indented after it was "
+                    "encrypted: send it octet for octet"
+                )
         elif problem.part == "wsse:BinarySecurityToken" and re.search("kind|ValueType", problem.text):
             kinds = [each.get("ValueType", "none") for each in security.iterfind(_BINARY_TOKEN)]
             yield (
