@@ -142,6 +142,8 @@ def draw(seed: int) -> Plan:
     if client_store and chance.random() < 0.2:
         pairs.add("client")
     deaths = [(chance.random() ** 2 * 5, f"{side}-b") for side in sorted(pairs) if chance.random() < 0.6]
+    if not pairs and chance.random() < 0.3:
+        rates["power"] = 0.5  # a death takes along what isn't synced
     return replace(plan, pairs=frozenset(pairs), kills=plan.kills + tuple(deaths))
 
 
