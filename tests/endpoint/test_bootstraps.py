@@ -317,6 +317,26 @@ def test_a_user_and_a_certificate_together(pairs: Pairs) -> None:
         pair.client(credentials=both[:1]).call_raw(ECHO, body(1))
 
 
+@pytest.mark.row("SC-07")
+@pytest.mark.parametrize("bootstrap", BOOTSTRAPS)
+def test_what_a_context_was_made_by_is_recorded_on_both_sides(pairs: Pairs, bootstrap: str) -> None:
+    pair = pairs(of(bootstrap))
+    client = pair.client()
+    client.call_raw(ECHO, body(1))
+    stores = {"client": client._store, "service": pair.party.store}
+    for side, store in stores.items():
+        (record,) = store.run(lambda tx: tx.contexts()).result()
+        state = record.state
+        assert (record.side, record.principal, state.principal) == (side, *[PRINCIPALS[bootstrap]] * 2)
+        assert state.policy == pair.policy.digest
+        assert state.endpoint == pair.party.address
+        assert pair.policy.conversation is not None
+        assert state.edition == pair.policy.conversation.namespace
+    policies = [of(each, family, suite) for each in BOOTSTRAPS for family in FAMILIES for suite in SUITES]
+    policies += [of("username", layout="Lax"), of("username", order="encrypt-before-sign")]
+    assert len({each.digest for each in policies}) == len(policies)
+
+
 def test_a_policy_is_a_policy() -> None:
     assert isinstance(of("mutual").bootstrap, ProtectionPolicy)
     assert re.match("Basic", of("mutual").bootstrap.suite.name)  # type: ignore[union-attr]

@@ -50,7 +50,12 @@ def establish(party: Party, now: Callable[[], Now]) -> Dialogue:
     )
     request = _for_a_time(party, request, now())
     _, answer = yield from _ask(party, Kind.ISSUE, Kind.ISSUE_RESPONSE, request, certificate)
-    state = Conversation(edition=edition.namespace, endpoint=party.address, principal=party.principal)
+    state = Conversation(
+        edition=edition.namespace,
+        endpoint=party.address,
+        principal=party.principal,
+        policy=party.policy.digest,
+    )
     return _with_key(party, state, conversation.Established, answer, entropy, bits, now)
 
 

@@ -40,7 +40,12 @@ def issue(turn: Turn) -> Outgoing:
     granted = _granted(turn, request, census)
     secret, entropy = agreement.make(party, body.entropy, granted.key_bytes)
     context, answer = issuer.issue(
-        request, granted, identifier=party.new_id("context"), secret=secret, entropy=entropy
+        request,
+        granted,
+        identifier=party.new_id("context"),
+        secret=secret,
+        entropy=entropy,
+        policy=party.policy.digest,
     )
     turn.tx.save_context(
         ContextRecord(context, party.side, party.realm, request.principal, expires=context.expires)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from hashlib import sha256
 from typing import Final, Literal
 
 from castile.errors import PolicyError
@@ -125,6 +126,17 @@ class EndpointPolicy:
         """The editions of its messages, by name: a sequence stays with them for life (RM-03)."""
         rows = (self.soap, self.addressing, self.reliability, self.conversation)
         return ", ".join(row.name for row in rows if row is not None)
+
+    @property
+    def digest(self) -> str:
+        """A name for how its messages are spoken and protected: the same in every process (SC-07)."""
+        facts: list[object] = [self.dialect]
+        for section in (self.bootstrap, self.application):
+            if section is not None:
+                facts += [getattr(section, each.name) for each in fields(section) if each.name != "suite"]
+                facts.append(section.suite.name)
+            facts.append(None)
+        return sha256(repr(facts).encode()).hexdigest()
 
     @classmethod
     def of(
