@@ -99,7 +99,7 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def _location(quality: Quality | None, store: str | Path | None) -> str | Path | None:
+def _location(quality: str | None, store: str | Path | None) -> str | Path | None:
     """Where the store is that this quality of service needs."""
     if quality == "transactional":
         raise UsageError(

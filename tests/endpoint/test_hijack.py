@@ -576,9 +576,10 @@ def test_true_answers_to_other_questions(pairs: Pairs, family: str, offer: bool)
 def test_unsecured_faults_change_nothing(pairs: Pairs, family: str, code: str) -> None:
     """They reach the caller only at the deadline, as what they are; the sequence then completes.
 
-    A context that the peer may have lost is suspect, and new work gets another one (CO-16).
+    A context that the peer may have lost is suspect, and new work gets another one (CO-16): of a
+    token from before their restart, Metro says InvalidSecurity and no more.
     """
-    suspect = code == "BadContextToken"
+    suspect = code in ("BadContextToken", "InvalidSecurity")
     pair = pairs(family)
     client = pair.client()
     assert pair.policy.reliability is not None

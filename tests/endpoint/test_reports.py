@@ -13,7 +13,7 @@ from castile.endpoint.reports import report
 from tests.endpoint.conftest import Pairs
 from tests.endpoint.pair import FAMILIES, body
 
-FIELDS = {
+FIELDS: dict[str, type | tuple[type, ...]] = {
     "direction": str,
     "side": str,
     "state": str,
