@@ -95,7 +95,8 @@ class Timers:
     give_up_in_memory: float = 600.0
     """The same for a sequence that ends with its process anyway."""
     create_timeout: float = 60.0
-    """CreateSequence is repeated this long before the sequence can't be created."""
+    """CreateSequence is repeated this long before the sequence can't be created; of messages in a
+    store, which were promised, as long as they are (`give_up_durable`)."""
     close_timeout: float = 30.0
     """How long closing waits for the last acknowledgements."""
     terminate_timeout: float = 30.0

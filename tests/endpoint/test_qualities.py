@@ -6,6 +6,7 @@ Cells that have a test elsewhere are named there; these are the others.
 from __future__ import annotations
 
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -83,6 +84,24 @@ def test_in_memory_a_client_that_closes_says_what_is_in_doubt(pairs: Pairs) -> N
         client.close()
     assert told.value.numbers == (2,)
     assert set(told.value.digests) == {2}
+
+
+@pytest.mark.row("F20", "RM-19", "RM-122")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_durable_a_peer_that_is_away_for_long_loses_nothing(
+    pairs: Pairs, tmp_path: Path, family: str
+) -> None:
+    """Not even where no sequence could be made for longer than `create_timeout`."""
+    pair = pairs(family)
+    client = pair.client(store=tmp_path / "client.db", settings=fast(create_timeout=0.1))
+    pair.network.down = True
+    client.send_raw("urn:test/Tell", body(1))
+    until(lambda: len(pair.network.sent) > 3)
+    time.sleep(0.2)
+    pair.network.down = False
+    assert client.sequence.wait_until_acknowledged(20)
+    client.close()
+    assert pair.settled(1) == [body(1)]
 
 
 @pytest.mark.row("F20")

@@ -326,10 +326,14 @@ def repeat_later(
 
 
 def overdue(party: Party, row: OutboxRow, now: Now) -> str | None:
-    """Why this row is given up: its time is over (RM-58, RM-19). None: it isn't."""
-    timers = party.settings.timers
-    limit = timers.give_up_in_memory if party.store.location is None else timers.give_up_durable
-    seconds = {"create": timers.create_timeout, "terminate": timers.terminate_timeout}.get(row.kind, limit)
+    """Why this row is given up: its time is over (RM-58, RM-19). None: it isn't.
+
+    What a store has taken was promised: its sequence may begin as late as its messages may go out.
+    """
+    timers, durable = party.settings.timers, party.store.location is not None
+    limit = timers.give_up_durable if durable else timers.give_up_in_memory
+    create = limit if durable else timers.create_timeout
+    seconds = {"create": create, "terminate": timers.terminate_timeout}.get(row.kind, limit)
     if now.utc - row.submitted <= seconds:
         return None
     return f"{row.kind}: no answer in {seconds:g} s ({row.last_error})"
