@@ -472,3 +472,15 @@ def test_a_million_messages_stay_flat() -> None:
     state, actions = arrive(state, 1_000_001, 1_000_003)
     assert delivered(actions) == [1_000_001]
     assert state.received.ranges == ((1, 1_000_001), (1_000_003, 1_000_003))
+
+
+@pytest.mark.row("RM-34", "RM-47")
+@pytest.mark.parametrize("ranges", [1, 2, 4])
+def test_a_range_stays_free_for_the_first_message(ranges: int) -> None:
+    """Else early messages could fill ranges and window so that the one they wait for has no room."""
+    state = new_destination(RM11, max_ranges=ranges, window_messages=ranges + 1)
+    for number in range(3, 3 + 2 * ranges, 2):
+        state, _ = step(state, Arrived(number), NOW)
+    state, actions = step(state, Arrived(1), NOW)
+    assert Accept(1) in actions
+    assert len(state.received.ranges) <= ranges

@@ -308,7 +308,9 @@ def _no_room(state: Destination, event: Arrived) -> str | None:
     window full of held messages would never move again. That message itself is taken whenever
     the application has nothing else to do.
     """
-    if len(state.received.add(event.number).ranges) > state.max_ranges:
+    # Until the first message has come a range stays free for it, or it might never be taken.
+    reserved = state._orderly and not state.delivered and event.number != 1
+    if len(state.received.add(event.number).ranges) > state.max_ranges - reserved:
         return f"more than {state.max_ranges} ranges"
     messages, size = state.window_messages, state.window_bytes
     if state._orderly and event.number != state.delivered + 1:
