@@ -51,6 +51,9 @@ class ProtectionPolicy:
     """Only where something else is encrypted too, as WCF does."""
     order: Literal["sign-before-encrypt", "encrypt-before-sign"] = "sign-before-encrypt"
     derived_keys: bool = True
+    reuse_derived_keys: bool = False
+    """The same two DerivedKeyTokens for the life of a context's key, as WCF does; by default each
+    message has fresh ones."""
     layout: Literal["Strict", "Lax", "LaxTsFirst", "LaxTsLast"] = "Strict"
     reference: CertificateReference = "thumbprint"
     """How the service's certificate, and in its responses the client's, is referred to in what is

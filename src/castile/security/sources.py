@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -18,7 +19,7 @@ from castile.messages.security import EncryptedKey, KeyInfo, SecurityTokenRefere
 from castile.policy import CertificateReference, ProtectionPolicy, suites
 from castile.security.certificates import CertificateKey, dereferenced, reference_to, token_of
 from castile.security.encryption import seal_key
-from castile.security.keys import DEFAULT_LABEL, DEFAULT_LENGTH, ContextKey, SealedKey, p_sha1
+from castile.security.keys import DEFAULT_LABEL, DEFAULT_LENGTH, ContextKey, SealedKey, derived_again, p_sha1
 from castile.versions import ENCRYPTED_KEY, ENCRYPTED_KEY_SHA1, WSSE, WSU, X509_V3, Conversation
 
 Random = Callable[[int], bytes]
@@ -135,14 +136,22 @@ def working_key(
     """DerivedKeyToken, key, and the reference that a KeyInfo holds (features F04, SC-14)."""
     if not policy.derived_keys:
         return b"", source.secret, source.reference.render()
-    nonce = random(_NONCE)
+    again = policy.reuse_derived_keys and policy.protection_token == "context"
+    nonce = _steady_nonce(source, name, length) if again else random(_NONCE)
     # Written as WCF does: the default length goes without Offset and Length.
     bounds = b"" if length == DEFAULT_LENGTH else b"<c:Offset>0</c:Offset><c:Length>%d</c:Length>" % length
     identity = name.encode()
     token, info = _derivation(edition)
-    key = p_sha1(source.secret, DEFAULT_LABEL.encode() + nonce, length)
+    key = (derived_again if again else p_sha1)(source.secret, DEFAULT_LABEL.encode() + nonce, length)
     rendered = token % (identity, source.reference.render(), bounds, pybase64.b64encode(nonce))
     return rendered, key, info % identity
+
+
+def _steady_nonce(source: Source, name: str, length: int) -> bytes:
+    """The nonce of the same token in each message: its own for each purpose and direction, and new
+    with each new secret. It tells nothing of the secret."""
+    purpose = b"nonce %b %d %d" % (name[-1:].encode(), length, bool(source.token))
+    return hmac.digest(source.secret, purpose, "sha256")[:_NONCE]
 
 
 @lru_cache(maxsize=4)
