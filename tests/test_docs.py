@@ -231,6 +231,15 @@ def test_links_lead_somewhere() -> None:
     none_of(offences(), "These links lead nowhere.")
 
 
+@pytest.mark.row("RM-120")
+def test_promises_name_tests_that_exist() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (PROJECT / "docs" / "delivery.md").read_text("utf-8")))
+    sources = "\n".join(path.read_text("utf-8") for path in (PROJECT / "tests").rglob("test_*.py"))
+    there = set(re.findall(r"^def (test_\w+)", sources, re.MULTILINE))
+    assert len(named) > 20
+    none_of(sorted(named - there), "These tests don't exist, and docs/delivery.md promises by them.")
+
+
 # ---------------------------------------------------------------- public names and examples
 
 
