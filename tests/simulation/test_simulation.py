@@ -18,7 +18,7 @@ def simulated(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.row("I1", "I2", "I3", "I4", "I5", "I6", "I7", "I9", "I12", "I13", "I18")
+@pytest.mark.row("I1", "I2", "I3", "I4", "I5", "I6", "I7", "I9", "I12", "I13", "I18", "ST-34", "ST-47")
 def test_worlds_of_tags_keep_every_rule() -> None:
     """The whole run is ``make simulate``; this shows that it works at all."""
     done = simulated("1", "40")
@@ -33,7 +33,7 @@ def test_worlds_of_bytes_keep_every_rule() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.row("I19")
+@pytest.mark.row("I19", "N08")
 def test_the_same_seed_leaves_the_same_trace() -> None:
     first, second = (simulated("7", "1", "--verbose").stdout for _ in "12")
     assert first == second
