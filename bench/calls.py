@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -27,6 +28,8 @@ HERE = Path(__file__).resolve().parent
 SIZE = 1_000
 """Bytes of a Body."""
 CALLERS = (1, 16)
+SILENCE = 180.0
+"""Seconds without a word after which a process is taken to hang."""
 KINDS = {"echo": "request/reply", "tell": "one-way"}
 
 
@@ -57,11 +60,15 @@ class Process:
             self._process.stdin.flush()
 
     def line(self) -> str:
-        """The next line that the process prints."""
+        """The next line that the process prints; it is killed if it is silent for too long."""
+        watchdog = threading.Timer(SILENCE, self._process.kill)
+        watchdog.start()
         line = self._process.stdout.readline() if self._process.stdout is not None else ""
+        watchdog.cancel()
         if not line:
             said = Path(self._errors.name).read_text("utf-8", "replace")[-1_500:] if self._errors else ""
-            raise SystemExit(f"bench: a process has ended; its last words: {said or 'above'}")
+            ended = f"a process has ended, or was silent for {SILENCE:g} s"
+            raise SystemExit(f"bench: {ended}; its last words: {said or 'above'}")
         return line
 
     def close(self) -> None:
