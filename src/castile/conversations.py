@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from castile.clock import Now
-from castile.endpoint import bootstrap
+from castile.endpoint import bootstrap, requests
 from castile.endpoint.contexts import context_keys, live
 from castile.endpoint.inbound import Inbound, read
 from castile.endpoint.outbound import prepare
@@ -287,8 +287,7 @@ class Conversations:
         while True:
             protected = prepare(self.party, outgoing, self.party.now())
             with self.party.keyring.holding(protected.key):
-                # Soon asked for again: one lost answer mustn't use up the time of whoever waits.
-                seconds = self.party.settings.timers.create_timeout / 4
+                seconds = requests.patience(self.party.settings.timers, "create")
                 payload = self.carrier.post(outgoing.action, protected.payload, seconds)
                 if payload is None:
                     raise TransportError("the trust service gave no answer")

@@ -620,14 +620,11 @@ class Pump:
         return True
 
     def _patience(self, row: OutboxRow, deadline: float | None) -> float | None:
-        """Seconds for one exchange. What the peer answers at once is soon asked for again: one lost
-        answer mustn't use up the time in which a sequence is to begin or end."""
-        timers = self.party.settings.timers
-        limits = {"create": timers.create_timeout, "terminate": timers.terminate_timeout}
+        """Seconds for one exchange; None: as long as the transport allows."""
         left = None if deadline is None else self._left(deadline)
         if row.kind == "application":
             return left
-        quick = limits.get(row.kind, timers.close_timeout) / 4
+        quick = requests.patience(self.party.settings.timers, row.kind)
         return quick if left is None else min(left, quick)
 
     def _left(self, deadline: float) -> float:

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Final
 
 from castile import store as stores
+from castile.cli.options import existing
 from castile.clock import system
 from castile.endpoint import commands
-from castile.errors import CastileError, UsageError
+from castile.errors import CastileError
 from castile.store import Store, Transaction
 from castile.store.lock import lives
 from castile.store.records import Command, ContextRecord, DestinationRecord, SourceRecord
@@ -50,9 +51,7 @@ def ask(
     seconds: float = 10.0,
 ) -> Answer:
     """Have it done. `find` names the target; it raises `UsageError` if there is none."""
-    if not path.is_file():
-        raise UsageError(f"there is no store at {path}")
-    store = stores.open(path, seal=seal)
+    store = stores.open(existing(path), seal=seal)
     try:
         return _asked(store, verb, find, force, seconds)
     finally:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from castile.cli.options import FORCE, JSON, SEAL, STORE, WAIT, YES, tell
+from castile.cli.options import FORCE, JSON, SEAL, STORE, WAIT, YES, existing, tell
 from castile.clock import Now, iso, system
 from castile.errors import UsageError
 
@@ -195,10 +195,8 @@ def _write(shown: Shown) -> None:
 def _read(path: Path, seal: str | None, *, ended: bool) -> list[Shown]:
     from castile.store.reading import read
 
-    if not path.is_file():
-        raise UsageError(f"there is no store at {path}")
     now = system()
-    return read(path, seal, lambda tx: [_shown(tx, each, now) for each in tx.contexts(ended=ended)])
+    return read(existing(path), seal, lambda tx: [_shown(tx, each, now) for each in tx.contexts(ended=ended)])
 
 
 def _shown(tx: Transaction, record: ContextRecord, now: Now) -> Shown:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from castile.errors import UsageError
+
 if TYPE_CHECKING:
     from castile.cli.asking import Answer
 
@@ -29,6 +31,13 @@ WAIT = click.option(
 )
 FORCE = click.option("--force", is_flag=True, help="Also where something is lost by it.")
 YES = click.option("--yes", is_flag=True, help="Don't ask before something is lost.")
+
+
+def existing(store: Path) -> Path:
+    """The store, if there is one: a command that looks at one makes none."""
+    if not store.is_file():
+        raise UsageError(f"there is no store at {store}")
+    return store
 
 
 def tell(answer: Answer, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from castile.cli.options import FORCE, JSON, SEAL, STORE, WAIT, YES, tell
+from castile.cli.options import FORCE, JSON, SEAL, STORE, WAIT, YES, existing, tell
 from castile.errors import UsageError
 
 if TYPE_CHECKING:
@@ -125,9 +125,7 @@ _verb("delete", "Delete a sequence that has ended, with its messages.", "it is f
 def _read(path: Path, seal: str | None, step: Callable[[Transaction], Reports]) -> Reports:
     from castile.store.reading import read
 
-    if not path.is_file():
-        raise UsageError(f"there is no store at {path}")
-    return read(path, seal, step)
+    return read(existing(path), seal, step)
 
 
 def _reports(tx: Transaction, path: Path, *, ended: bool = True) -> Reports:

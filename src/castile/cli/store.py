@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from castile.cli.options import JSON, SEAL, STORE
-from castile.errors import UsageError
+from castile.cli.options import JSON, SEAL, STORE, existing
 
 if TYPE_CHECKING:
     from castile.store.checking import Checked
@@ -40,9 +39,7 @@ def check(store: Path, seal: str | None, as_json: bool) -> None:
     """
     from castile.store.checking import check as checked
 
-    if not store.is_file():
-        raise UsageError(f"there is no store at {store}")
-    found = checked(store, seal)
+    found = checked(existing(store), seal)
     if as_json:
         owners = [{**asdict(owner), "alive": alive} for owner, alive in found.owners]
         click.echo(json.dumps({**asdict(found), "owners": owners, "whole": found.whole}, indent=2))

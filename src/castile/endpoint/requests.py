@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Final
 
 from castile.clock import Now
+from castile.config import Timers
 from castile.endpoint.contexts import keys_of, live
 from castile.endpoint.kinds import Kind
 from castile.endpoint.outbound import Outgoing
@@ -337,6 +338,13 @@ def overdue(party: Party, row: OutboxRow, now: Now) -> str | None:
     if now.utc - row.submitted <= seconds:
         return None
     return f"{row.kind}: no answer in {seconds:g} s ({row.last_error})"
+
+
+def patience(timers: Timers, kind: OutboxKind) -> float:
+    """Seconds for one exchange of this kind, which the peer answers at once: it is soon asked again,
+    so that one lost answer doesn't use up the time in which a sequence is to begin or end."""
+    limits = {"create": timers.create_timeout, "terminate": timers.terminate_timeout}
+    return limits.get(kind, timers.close_timeout) / 4
 
 
 def give_up(tx: Transaction, key: str, reason: str, now: Now) -> SourceRecord:

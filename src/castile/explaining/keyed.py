@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -51,39 +51,24 @@ def underived(claim: Claim) -> Iterator[Try]:
 
 def other_length(claim: Claim) -> Iterator[Try]:
     """Derived as the token says, but for the number of octets."""
-    for secret, token in _derivation(claim):
-        length, offset, label, nonce = parameters(token)
-        for other in _LENGTHS:
-            if other != length:
-                key = p_sha1(secret, label.encode() + nonce, other, offset)
-                yield Try(key=key, note=f"{other} bytes, not {length}")
+    return _varied(claim, "length", _LENGTHS, "{} bytes, not {}")
 
 
 def other_label(claim: Claim) -> Iterator[Try]:
     """Derived with another label."""
-    for secret, token in _derivation(claim):
-        length, offset, label, nonce = parameters(token)
-        for other in _LABELS:
-            if other != label:
-                key = p_sha1(secret, other.encode() + nonce, length, offset)
-                yield Try(key=key, note=f"{other!r}, not {label!r}")
+    return _varied(claim, "label", _LABELS, "{!r}, not {!r}")
 
 
 def other_offset(claim: Claim) -> Iterator[Try]:
     """Derived from another place."""
-    for secret, token in _derivation(claim):
-        length, offset, label, nonce = parameters(token)
-        for other in _OFFSETS:
-            if other != offset:
-                key = p_sha1(secret, label.encode() + nonce, length, other)
-                yield Try(key=key, note=f"{other}, not {offset}")
+    return _varied(claim, "offset", _OFFSETS, "{}, not {}")
 
 
 def nonce_text(claim: Claim) -> Iterator[Try]:
     """Derived with the nonce as base64 text."""
     for secret, token in _derivation(claim):
-        length, offset, label, nonce = parameters(token)
-        yield Try(key=p_sha1(secret, label.encode() + b64encode(nonce), length, offset))
+        said = _Derived(*parameters(token))
+        yield Try(key=said._replace(nonce=b64encode(said.nonce)).key(secret))
 
 
 def other_secret(claim: Claim) -> Iterator[Try]:
@@ -97,10 +82,10 @@ def other_secret(claim: Claim) -> Iterator[Try]:
             if not isinstance(token, DerivedKeyToken):
                 continue
             try:
-                length, offset, label, nonce = parameters(token)
+                said = _Derived(*parameters(token))
             except PeerError:
                 continue
-            yield Try(key=p_sha1(secret, label.encode() + nonce, length, offset), note=note)
+            yield Try(key=said.key(secret), note=note)
 
 
 def other_certificate(claim: Claim) -> Iterator[Try]:
@@ -112,6 +97,29 @@ def other_certificate(claim: Claim) -> Iterator[Try]:
             yield Try(key=public, note=subject_of(certificate))
     for private in claim.keys.private:
         yield Try(key=private.public_key(), note="a private key that was given")
+
+
+class _Derived(NamedTuple):
+    """What a key is derived by, in the order of `parameters`."""
+
+    length: int
+    offset: int
+    label: str
+    nonce: bytes
+
+    def key(self, secret: bytes) -> bytes:
+        return p_sha1(secret, self.label.encode() + self.nonce, self.length, self.offset)
+
+
+def _varied(claim: Claim, name: str, values: Iterable[int | str], note: str) -> Iterator[Try]:
+    """Derived as the token says, but for one parameter."""
+    place = _Derived._fields.index(name)
+    for secret, token in _derivation(claim):
+        said = _Derived(*parameters(token))
+        for other in values:
+            if other != said[place]:
+                varied = _Derived._make((*said[:place], other, *said[place + 1 :]))
+                yield Try(key=varied.key(secret), note=note.format(other, said[place]))
 
 
 def _secrets(keys: Keys) -> list[tuple[str, bytes]]:
