@@ -6,6 +6,7 @@ import os
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest.mock import patch
 
 import castile
 from castile.clock import system
@@ -41,7 +42,8 @@ class Life:
             image = disk.cut(self.chance, 3) if store in self.victims else disk.whole()
             for name, content in image.items():
                 (folder / name).write_bytes(content)
-        self._go_on(folder)
+        with patch.dict(os.environ, CASTILE_STORE_KEY=self.trace.key.hex()):
+            self._go_on(folder)
         return self.wrong
 
     def _go_on(self, folder: Path) -> None:
@@ -51,7 +53,6 @@ class Life:
         submitted = [event.promise[1] for event in past if event.promise[:1] == ("submitted",)]
         clock = Moved()
         clock.seconds = max([event.utc for event in past if event.utc], default=system().utc) - system().utc
-        os.environ["CASTILE_STORE_KEY"] = self.trace.key.hex()
         pair = Bank(
             castile.EndpointPolicy.of(chosen.family), folder=folder, settings=chosen.settings, clock=clock
         )

@@ -66,6 +66,8 @@ def hunt(patch: Path, seed: int, most: int, source: Path) -> tuple[int, str]:
     if not campaign.violations:
         return campaign.total, ""
     found = campaign.violations[0]
+    if found["seed"] is None:  # a worker that ended in an error found nothing
+        return campaign.total, found["violations"][0]
     return campaign.total, f"seed {found['seed']}: {found['violations'][0]}"
 
 
