@@ -19,7 +19,8 @@ from castile import xml
 from castile.config import Limits
 from castile.errors import SecurityFailure
 from castile.messages import soap
-from castile.policy import ProtectionPolicy
+from castile.policy import ENDORSING, USERNAME, ProtectionPolicy
+from castile.policy.parts import Parts
 from castile.policy.suites import SUITES
 from castile.security.certificates import CertificateKey
 from castile.store import Transaction
@@ -101,7 +102,7 @@ CHANGES: Final[list[dict[str, Any]]] = [
     {"protect_tokens": True, "reference": "issuer-serial", "initiator_reference": "thumbprint"},
     {"reference": "key-identifier", "initiator_reference": "issuer-serial"},
     {"reference": "direct", "initiator_reference": "key-identifier", "protect_tokens": True},
-    {"signature_confirmation": True, "encrypt_body": False},
+    {"signature_confirmation": True, "parts": Parts().in_clear},
 ]
 
 
@@ -307,7 +308,7 @@ def test_what_an_endpoint_must_be_given(pairs: Pairs) -> None:
 @pytest.mark.row("MS-12")
 def test_a_user_and_a_certificate_together(pairs: Pairs) -> None:
     """A policy may want both: the user is the principal, and both are proven."""
-    made = of("username", endorsing=True)
+    made = of("username", supporting=(USERNAME, ENDORSING))
     pair = pairs(made)
     both = [castile.Username("ada", "lovelace-secret"), castile.Certificate(identity("ada"))]
     with pair.client(credentials=both) as client:

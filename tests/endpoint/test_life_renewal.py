@@ -17,6 +17,7 @@ from castile.endpoint.party import Party
 from castile.errors import SecurityContextExpired
 from castile.messages import trust
 from castile.messages.security import SecurityTokenReference
+from castile.policy import USERNAME
 from castile.security.keys import ContextKey
 from castile.security.pipeline import Protection, protect
 from tests.conftest import shared
@@ -330,7 +331,7 @@ def renewal_by_key(pair: Pair, key: ContextKey, username: tuple[str, str] | None
         ),
     )
     protection = Protection(
-        replace(policy.application, username=username is not None),
+        replace(policy.application, supporting=(USERNAME,) if username is not None else ()),
         policy.conversation,
         key,
         request=True,

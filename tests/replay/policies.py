@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, cast
 from lxml import etree
 
 import castile
-from castile.policy import ProtectionPolicy
+from castile.policy import ENDORSING, USERNAME, ProtectionPolicy
 from castile.policy.suites import SUITES
 from castile.versions import (
     CONVERSATION_OF,
@@ -115,8 +115,10 @@ def _section(binding: Element, token: Literal["context", "x509"]) -> ProtectionP
         protection_token=token,
         suite=SUITES[suite],
         binding="asymmetric" if asymmetric else "symmetric",
-        username=any(_has(child, "UsernameToken") for child in supporting),
-        endorsing=bool(endorsing),
+        supporting=(
+            *(USERNAME for child in supporting if _has(child, "UsernameToken")),
+            *(ENDORSING for _ in endorsing),
+        ),
         signature_confirmation=any(
             _has(child, "RequireSignatureConfirmation") for child in scope if _local(child).startswith("Wss")
         ),

@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 from castile.clock import Now
 from castile.messages.conversation import SecurityContextToken
 from castile.messages.soap import Header, Message
-from castile.policy import ProtectionPolicy
+from castile.policy import USERNAME, ProtectionPolicy
 from castile.policy.suites import SUITES
 from castile.security import (
     ContextKey,
@@ -190,7 +190,8 @@ class Side:
 
     @property
     def bootstrap(self) -> ProtectionPolicy:
-        return ProtectionPolicy("x509", SUITES[self.suite], username=True, derived_keys=self.derived_keys)
+        suite = SUITES[self.suite]
+        return ProtectionPolicy("x509", suite, supporting=(USERNAME,), derived_keys=self.derived_keys)
 
     @property
     def application(self) -> ProtectionPolicy:

@@ -13,6 +13,7 @@ from lxml import etree
 from castile import xml
 from castile.errors import SecurityFailure, UsageError
 from castile.messages.signature import signature, signed_info, signed_info_content
+from castile.policy.parts import Parts
 from castile.policy.suites import HMAC_SHA1, SUITES
 from castile.security import SealedKey, Trace
 from castile.security.anchors import Anchors
@@ -92,7 +93,7 @@ OTHERS: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ("context", {"order": "encrypt-before-sign"}, {}, "digest of Body"),
     ("context", {}, {"order": "encrypt-before-sign"}, "digest of Body"),
     ("mutual", {"encrypt_signature": False}, {}, "Signature isn't encrypted"),
-    ("mutual", {"encrypt_body": False}, {}, "Body isn't encrypted"),
+    ("mutual", {"parts": Parts().in_clear}, {}, "Body isn't encrypted"),
     ("anonymous", {}, {"protect_tokens": True}, "doesn't cover the token"),
     ("mutual", {}, {"protect_tokens": True}, "doesn't cover the token"),
     ("mutual", {"initiator_reference": "thumbprint"}, {"protect_tokens": True}, "doesn't cover the token"),

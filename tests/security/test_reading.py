@@ -15,6 +15,8 @@ from castile import xml
 from castile.errors import SECURITY_FAULT, SecurityFailure
 from castile.messages.conversation import DerivedKeyToken
 from castile.messages.security import UsernameToken
+from castile.policy import USERNAME
+from castile.policy.parts import Parts
 from castile.policy.suites import HMAC_SHA1
 from castile.security import Trace, outgoing
 from castile.security.anchors import Anchors
@@ -96,7 +98,7 @@ def with_digest(
         return change(replace(made, password=password_digest(made, password.encode())))
 
     monkeypatch.setattr(outgoing, "UsernameToken", token)
-    return Shape(bootstrap("username", password_digest=True))
+    return Shape(bootstrap("username", supporting=(replace(USERNAME, password="digest"),)))
 
 
 @pytest.mark.row("MS-12")
@@ -105,7 +107,7 @@ def test_a_digest_where_the_policy_allows_it(monkeypatch: pytest.MonkeyPatch) ->
     assert shape.received().principal == "ada"
     with pytest.raises(SecurityFailure, match="password as text"):
         shape.received(policy=bootstrap("username"))
-    text = Shape(bootstrap("username", password_digest=True))
+    text = Shape(bootstrap("username", supporting=(replace(USERNAME, password="digest"),)))
     monkeypatch.undo()
     assert text.received().principal == "ada"
 
@@ -255,7 +257,7 @@ def test_a_list_may_name_the_header_or_its_data() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_implied_derived_keys(family: str) -> None:
     """The nonce stands on the reference itself, and no DerivedKeyToken anywhere."""
-    shape = Shape(context(encrypt_body=False), family)
+    shape = Shape(context(parts=Parts().in_clear), family)
     space = FAMILIES[family].conversation.namespace
 
     def change(root: etree._Element, length: str | None = "24") -> None:
@@ -279,7 +281,7 @@ def test_implied_derived_keys(family: str) -> None:
 
 @pytest.mark.row("SC-17")
 def test_an_implied_key_is_a_derived_one_and_of_a_certificate_there_is_none() -> None:
-    shape = Shape(context(encrypt_body=False, derived_keys=False))
+    shape = Shape(context(parts=Parts().in_clear, derived_keys=False))
     space = FAMILIES["1.3"].conversation.namespace
     nonce = bytes(range(16))
 
@@ -291,7 +293,7 @@ def test_an_implied_key_is_a_derived_one_and_of_a_certificate_there_is_none() ->
         first(signature, f"{{{DS}}}SignatureValue").text = base64(value)
 
     payload = changed(shape.protected().payload, change)
-    assert shape.received(payload, policy=context(encrypt_body=False)).body_content == BODY
+    assert shape.received(payload, policy=context(parts=Parts().in_clear)).body_content == BODY
     signed = Shape(bootstrap("mutual", encrypt_signature=False))
 
     def certificate(root: etree._Element) -> None:

@@ -12,7 +12,8 @@ from lxml import etree
 
 from castile.clock import Now
 from castile.errors import PeerError, SecurityFailure
-from castile.policy import ProtectionPolicy
+from castile.policy import ENDORSING, USERNAME, ProtectionPolicy
+from castile.policy.parts import Parts
 from castile.policy.suites import SUITES
 from castile.security import Expectation, SealedKey, Trace, Verified, unprotect
 from castile.security.anchors import Anchors
@@ -79,8 +80,10 @@ def test_one_signature_covers_what_castile_demands(folder: str) -> None:
 
 
 BASIC256: Final = SUITES["Basic256"]
-USER: Final = ProtectionPolicy("x509", BASIC256, username=True)
-CERTIFICATE: Final = ProtectionPolicy("x509", BASIC256, endorsing=True, signature_confirmation=True)
+USER: Final = ProtectionPolicy("x509", BASIC256, supporting=(USERNAME,))
+CERTIFICATE: Final = ProtectionPolicy(
+    "x509", BASIC256, supporting=(ENDORSING,), signature_confirmation=True
+)
 CONTEXT: Final = ProtectionPolicy("context", BASIC256)
 MUTUAL: Final = ProtectionPolicy("x509", BASIC256, binding="asymmetric", derived_keys=False)
 CXF_POLICIES: Final = (
@@ -354,7 +357,7 @@ def wss4j_policy(name: str) -> ProtectionPolicy | None:
         "context" if context else "x509",
         row,
         binding="asymmetric" if certificate else "symmetric",
-        encrypt_body=hidden,
+        parts=Parts(encrypted_body=hidden),
         encrypt_signature=hidden,
         derived_keys=not certificate,
         layout="Lax",
@@ -375,14 +378,14 @@ def test_wss4j_meets_its_own_policy() -> None:
             keys.learn(bytes.fromhex(facts["secret_hex"]), facts["sct_identifier"])
         envelope = opened(path.read_bytes())
         expectation = Expectation(
-            policy, None, True, policy.encrypt_body, trust=Anchors.of(keys.certificates), legacy=True
+            policy, None, True, policy.parts.encrypted_body, trust=Anchors.of(keys.certificates), legacy=True
         )
         now = Now(created(envelope), 0.0)
         verified = unprotect(envelope, keys, expectation, now, LIMITS, TIMERS)
         assert {"Body", "wsu:Timestamp", "wsa:Action", "wsrm:Sequence"} <= verified.covered_by(
             verified.primary
         ), path.stem
-        assert ("Body" in verified.encrypted) == policy.encrypt_body
+        assert ("Body" in verified.encrypted) == policy.parts.encrypted_body
         if policy.binding == "asymmetric":
             assert verified.principal == "CN=client,O=Test,C=XX"
             stranger = replace(expectation, trust=Anchors())

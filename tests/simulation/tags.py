@@ -93,7 +93,7 @@ def protect(
         key,
         sealed_for,
         frozenset([*headers, body]),
-        protection.encrypt and protection.policy.encrypt_body,
+        protection.encrypt and protection.policy.parts.encrypted_body,
         now.utc,
         now.utc + timers.timestamp_ttl,
         protection.username,

@@ -173,7 +173,7 @@ def verify(
     protection = party.section(kind, own_key=_by_own_key(party, envelope))
     if protection is None:
         return accept_plain(envelope)
-    must_encrypt = protection.encrypt_body and (kind is Kind.APPLICATION or kind.bootstrap)
+    must_encrypt = protection.parts.encrypted_body and (kind is Kind.APPLICATION or kind.bootstrap)
     expectation = Expectation(
         policy=protection,
         edition=policy.conversation,

@@ -85,7 +85,7 @@ def prepare(party: Party, outgoing: Outgoing, now: Now) -> Protected:
         key=outgoing.key,
         request=request,
         username=party.username if request and section.username else None,
-        encrypt=_encrypts(party, outgoing) and section.encrypt_body,
+        encrypt=_encrypts(party, outgoing) and section.parts.encrypted_body,
         signer=party.signer if section.binding == "asymmetric" else None,
         endorsing=(*endorsing, outgoing.endorsing) if outgoing.endorsing else tuple(endorsing),
         confirm=outgoing.confirm if section.signature_confirmation else (),

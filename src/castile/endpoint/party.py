@@ -15,7 +15,7 @@ from castile.config import Settings
 from castile.endpoint.contexts import context_keys
 from castile.endpoint.keyring import Keyring, Users
 from castile.endpoint.kinds import Kind
-from castile.policy import EndpointPolicy, ProtectionPolicy
+from castile.policy import ENDORSING, EndpointPolicy, ProtectionPolicy
 from castile.security.anchors import Anchors
 from castile.security.certificates import CertificateKey, subject_of
 from castile.security.keys import ContextKey
@@ -124,8 +124,10 @@ class Party:
             return bootstrap
         if self.settings.renew_proof == "key":
             return application
-        certificate = bootstrap.endorsing or bootstrap.binding == "asymmetric"
-        return replace(application, username=bootstrap.username, endorsing=certificate)
+        supporting = bootstrap.supporting
+        if bootstrap.binding == "asymmetric":
+            supporting += (ENDORSING,)
+        return replace(application, supporting=supporting)
 
     def context(self, tx: Transaction, identifier: str) -> ContextRecord | None:
         """A stored context of this party."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from hashlib import sha256
 from typing import Final, Literal
 
 from castile.errors import PolicyError
+from castile.policy.parts import DEFAULT_PARTS, Parts
 from castile.policy.suites import SUITES, AlgorithmSuite
 from castile.versions import (
     FAMILIES,
@@ -24,29 +25,47 @@ from castile.versions import (
 Bootstrap = Literal["username", "certificate", "anonymous", "mutual"]
 SequenceToken = Literal["require", "infer", "accept"]
 CertificateReference = Literal["thumbprint", "issuer-serial", "key-identifier", "direct"]
+TokenKind = Literal["username", "x509", "context"]
+Password = Literal["text", "digest", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class SupportingToken:
+    """A token in requests beside the one of the binding (WS-SP 1.2, 8)."""
+
+    token: TokenKind
+    signed: bool = False
+    encrypted: bool = False
+    """A UsernameToken with a password is encrypted wherever there is a key to do it, whatever the
+    policy says: WCF exports it as merely signed (features MS-58)."""
+    endorsing: bool = False
+    """Its key signs the primary signature, and over TLS the Timestamp (WS-SP 1.2, 8.3)."""
+    password: Password = "text"
+    """``digest``: HashPassword; text is read too. ``none``: NoPassword (WS-SP 1.2, 5.4.1)."""
+    reference: CertificateReference = "direct"
+    """How a certificate is referred to; ``direct``: it travels."""
+    derived_keys: bool = False
+    """Its signature is made by a key derived from it."""
+
 
 
 @dataclass(frozen=True, slots=True)
 class ProtectionPolicy:
-    """How one kind of message is protected: the application's, or the bootstrap's.
+    """How messages are protected: the application's in one direction, or the bootstrap's."""
 
-    Signed parts are the default of features MS-51: Body, every WS-Addressing and WS-RM header
-    present, and the Timestamp, under one signature.
-    """
-
-    protection_token: Literal["context", "x509"]
-    """The keys come from an SCT, or from certificates."""
+    protection_token: Literal["context", "x509", "transport"]
+    """The keys come from an SCT, or from certificates; ``transport``: TLS protects the parts."""
     suite: AlgorithmSuite
-    binding: Literal["symmetric", "asymmetric"] = "symmetric"
+    binding: Literal["symmetric", "asymmetric", "transport"] = "symmetric"
     """Symmetric with ``x509``: an EncryptedKey to the service's certificate signs and encrypts.
     Asymmetric: each side signs with its own key and encrypts for the other's (WS-SP 1.2, 7.5)."""
-    username: bool = False
-    """A signed and encrypted UsernameToken is required in requests."""
-    endorsing: bool = False
-    """An X.509 token of the client signs the primary signature in requests (WS-SP 1.2, 8.3)."""
+    supporting: tuple[SupportingToken, ...] = ()
+    """Of requests."""
+    parts: Parts = DEFAULT_PARTS
+    timestamp: bool = True
+    """IncludeTimestamp: a Timestamp is required, and signed where anything is (WS-SP 1.2, 6.2)."""
     signature_confirmation: bool = False
     """Responses confirm each signature of their request (WSS 1.1.1, 8.5)."""
-    encrypt_body: bool = True
     encrypt_signature: bool = True
     """Only where something else is encrypted too, as WCF does."""
     order: Literal["sign-before-encrypt", "encrypt-before-sign"] = "sign-before-encrypt"
@@ -62,18 +81,54 @@ class ProtectionPolicy:
     """How a client refers to its own certificate; ``direct``: it travels with each request."""
     protect_tokens: bool = False
     """A signature covers the token of its key too, as far as one is there (WS-SP 1.2, 6.5)."""
-    password_digest: bool = False
-    """A UsernameToken may give its password as digest (UsernameToken profile 1.1, 3.1)."""
 
+    @property
+    def username(self) -> SupportingToken | None:
+        """The UsernameToken of requests."""
+        return self._supporting("username")
+
+    @property
+    def endorsing(self) -> SupportingToken | None:
+        """The client's certificate that signs the primary signature of requests."""
+        return self._supporting("x509", endorsing=True)
+
+    def _supporting(self, kind: TokenKind, *, endorsing: bool = False) -> SupportingToken | None:
+        return next(
+            (row for row in self.supporting if row.token == kind and row.endorsing >= endorsing), None
+        )
+
+    @property
+    def has_contexts(self) -> bool:
+        """Whether an SCT protects these messages, or endorses them over TLS."""
+        return self.protection_token == "context" or self._supporting("context") is not None
+
+
+USERNAME: Final = SupportingToken("username", signed=True, encrypted=True)
+ENDORSING: Final = SupportingToken("x509", endorsing=True)
 
 _BOOTSTRAPS: Final[dict[str, Callable[[AlgorithmSuite], ProtectionPolicy]]] = {
     # What WCF does without negotiation, by clientCredentialType.
-    "username": lambda suite: ProtectionPolicy("x509", suite, username=True),
-    "certificate": lambda suite: ProtectionPolicy("x509", suite, endorsing=True, signature_confirmation=True),
+    "username": lambda suite: ProtectionPolicy("x509", suite, supporting=(USERNAME,)),
+    "certificate": lambda suite: ProtectionPolicy(
+        "x509", suite, supporting=(ENDORSING,), signature_confirmation=True
+    ),
     "anonymous": lambda suite: ProtectionPolicy("x509", suite, signature_confirmation=True),
     # What CXF and Metro do.
     "mutual": lambda suite: ProtectionPolicy("x509", suite, binding="asymmetric", derived_keys=False),
 }
+
+
+Direction = Literal["request", "response", "fault"]
+
+
+@dataclass(frozen=True, slots=True)
+class MessagePolicy:
+    """How the messages of one operation are protected in one direction (WS-PolicyAttachment, 4)."""
+
+    action: str
+    """wsa:Action of the message."""
+    direction: Direction
+    protection: ProtectionPolicy | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +161,17 @@ class EndpointPolicy:
     """A client gives its contexts back; False: MustNotSendCancel."""
     encrypt_lifecycle: bool = False
     """Encrypt the bodies of CreateSequence, Close, Terminate and their responses too (CO-09)."""
-    two_way: bool = field(default=True)
+    two_way: bool = True
     """The contract has request/response operations: CreateSequence makes an Offer (RM-12)."""
+    messages: tuple[MessagePolicy, ...] = ()
+    """Messages whose protection is another than `application`, which is the endpoint's own and what
+    lifecycle messages have."""
+    tls: bool = False
+    """An HttpsToken: only TLS will do (WS-SP 1.2, 5.4.8)."""
+    tls_client_certificate: bool = False
+    """TLS with a certificate of the client (RequireClientCertificate)."""
+    http_authentication: Literal["basic", "digest", "ntlm", "negotiate"] | None = None
+    """What HTTP itself asks of a client."""
 
     def __post_init__(self) -> None:
         """Raises `PolicyError` for editions that don't go together."""
@@ -122,7 +186,14 @@ class EndpointPolicy:
     @property
     def has_contexts(self) -> bool:
         """Whether messages are protected by a security context; else by certificates, or not."""
-        return self.application is not None and self.application.protection_token == "context"
+        return self.application is not None and self.application.has_contexts
+
+    def protection(self, action: str, direction: Direction) -> ProtectionPolicy | None:
+        """What protects an application's message; None: nothing does."""
+        for row in self.messages:
+            if row.action == action and row.direction == direction:
+                return row.protection
+        return self.application
 
     @property
     def dialect(self) -> str:

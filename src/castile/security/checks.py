@@ -117,7 +117,7 @@ def _check_encryption(reading: Reading, primary: Signed, policy: ProtectionPolic
     """What must be encrypted is, and everything encrypted is so under the key that may."""
     expectation, opening = reading.expectation, reading.opening
     names = {name for name, _ in opening.encrypted}
-    if expectation.encrypted_body and policy.encrypt_body and "Body" not in names:
+    if expectation.encrypted_body and policy.parts.encrypted_body and "Body" not in names:
         raise SecurityFailure("the Body isn't encrypted", part="Body")
     if "Body" in names and policy.encrypt_signature and primary.entry.encrypted is None:
         # Of the primary signature alone (WS-SP 1.2, 6.4): Metro leaves the endorsing one in clear.
@@ -227,7 +227,7 @@ def _check_user(
 ) -> str | None:
     """The authenticated name of the UsernameToken, where there must be or is one (features MS-12)."""
     policy = expectation.policy
-    wanted = policy is None or (policy.username and expectation.request)
+    wanted = policy is None or (policy.username is not None and expectation.request)
     found = reading.of(UsernameToken)
     if not wanted or (policy is None and not found):
         return None
@@ -264,7 +264,7 @@ def _password_right(token: UsernameToken, keys: KeySource, policy: ProtectionPol
     A digest is read where the policy allows it. Its token needs no memory of nonces: it is signed,
     and the signature's value is remembered.
     """
-    digests = policy is None or policy.password_digest
+    digests = policy is None or (policy.username is not None and policy.username.password == "digest")
     if digests and token.password is not None and token.password_type == PASSWORD_DIGEST:
         if policy is not None and (token.nonce is None or token.created is None):
             raise SecurityFailure("a password digest without nonce and time", part="wsse:UsernameToken")

@@ -97,7 +97,7 @@ def protect(
     """
     policy = protection.policy
     tag = f"_{random(9).hex()}-"
-    hidden = protection.encrypt and policy.encrypt_body
+    hidden = protection.encrypt and policy.parts.encrypted_body
     ciphertext = policy.order == "encrypt-before-sign"
     tokens = _tokens(protection, tag, hidden=hidden)
     seals = hidden or any(token.sealed for token in tokens)
