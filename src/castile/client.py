@@ -255,8 +255,8 @@ class Client:
         that is under way, and sends nothing a second time (CL-31).
 
         Raises `UsageError` for a key with another action or body, `FaultReceived` for a fault,
-        `InDoubt` (with the number) at the time-out, `TransportError` if not even a security
-        context could be had in time.
+        `InDoubt` (with the number; an unauthenticated fault is its ``__cause__``) at the time-out,
+        `TransportError` if not even a security context could be had in time.
         """
         content, seconds = self._content(body), self._timeout if timeout is None else timeout
         if not self._reliable(key):

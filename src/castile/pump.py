@@ -194,8 +194,9 @@ class Pump:
         """Send a message and wait for its reply; with the key of an earlier `call`, for its reply.
 
         Raises `InDoubt` at the time-out, with the number; the message stays in the outbox. An
-        unauthenticated fault is told only then (CO-14). Where the sequence has failed, the key is
-        free again once that is told.
+        unauthenticated fault is told only then, as its cause (CO-14): whoever made it, the message
+        may have been handled, or may still be. Where the sequence has failed, the key is free again
+        once that is told.
         """
         with self._freeing(call):
             return self._call(action, body, timeout, call)
@@ -280,7 +281,8 @@ class Pump:
                     return future.result(self._left(deadline))
             return future.result(self._left(deadline))
         except TimeoutError:
-            raise self._unanswered(row, timeout) from None
+            fault = self._heard(row)
+            raise self._unanswered(row, timeout, fault) from fault
         finally:
             waiting = self._waiting.get(row.message_id, [])
             if future in waiting:
@@ -483,16 +485,17 @@ class Pump:
             return SequenceCreationFailed(f"no sequence could be created: {record.state.reason}{freed}")
         return self._doubt(row, f"the sequence failed: {record.state.reason}{freed}")
 
-    def _unanswered(self, row: OutboxRow, timeout: float) -> CastileError:
+    def _heard(self, row: OutboxRow) -> FaultReceived | None:
+        """The unauthenticated fault that answered this message, or the sequence that it waits for."""
         rows = self.run(lambda tx: tx.outbox(row.sequence_key or ""))
-        # The fault may have been about the sequence that this message waits for.
         causes = (row.message_id, *(each.message_id for each in rows if each.kind == "create"))
-        fault = next((self._faults[name] for name in causes if name in self._faults), None)
-        if fault is not None:
-            return FaultReceived(fault.fault, authenticated=fault.authenticated, exchange=_exchange(row))
-        current = next((each for each in rows if each.message_id == row.message_id), None)
-        last = f"; the last attempt: {current.last_error}" if current and current.last_error else ""
-        return self._doubt(row, f"no reply within {timeout:g} s{last}; the message stays in the outbox")
+        return next((self._faults[name] for name in causes if name in self._faults), None)
+
+    def _unanswered(self, row: OutboxRow, timeout: float, fault: FaultReceived | None) -> InDoubt:
+        current = self.run(lambda tx: tx.outbox_row(row.message_id))
+        last = str(fault) if fault else current.last_error if current else None
+        why = f"; the last attempt: {last}" if last else ""
+        return self._doubt(row, f"no reply within {timeout:g} s{why}; the message stays in the outbox")
 
     @staticmethod
     def _doubt(row: OutboxRow, text: str) -> InDoubt:

@@ -568,13 +568,22 @@ def test_true_answers_to_other_questions(pairs: Pairs, family: str, offer: bool)
 # ---------------------------------------------------------------- unsecured faults
 
 
-@pytest.mark.row("CO-14", "RE-90")
+def _unproved(doubt: castile.InDoubt) -> castile.FaultReceived:
+    """The unauthenticated fault that is a doubt's cause."""
+    cause = doubt.__cause__
+    assert isinstance(cause, castile.FaultReceived)
+    assert not cause.authenticated
+    return cause
+
+
+@pytest.mark.row("CO-14", "RE-90", "RM-134")
 @pytest.mark.parametrize(
     "code", ["SequenceTerminated", "UnknownSequence", "BadContextToken", "InvalidSecurity"]
 )
 @pytest.mark.parametrize("family", FAMILIES)
 def test_unsecured_faults_change_nothing(pairs: Pairs, family: str, code: str) -> None:
-    """They reach the caller only at the deadline, as what they are; the sequence then completes.
+    """They reach the caller only at the deadline, as the cause of a doubt that names his message:
+    this one is delivered all the same, and the sequence completes.
 
     A context that the peer may have lost is suspect, and new work gets another one (CO-16): of a
     token from before their restart, Metro says InvalidSecurity and no more.
@@ -600,10 +609,10 @@ def test_unsecured_faults_change_nothing(pairs: Pairs, family: str, code: str) -
     client.call_raw("urn:test/Echo", body(1))
     pair.network.answer = answer
     contexts = states(client._store)[0]
-    with pytest.raises(castile.FaultReceived) as told:
+    with pytest.raises(castile.InDoubt, match="forged") as told:
         client.call_raw("urn:test/Echo", body(2), timeout=0.3)
-    assert not told.value.authenticated
-    assert told.value.fault.reason == "forged"
+    assert told.value.numbers == (2,)
+    assert _unproved(told.value).fault.reason == "forged"
     assert len(pair.network.requests("Echo")) >= 3
     assert client.sequence.report()["state"] == ("suspect" if suspect else "open")
     assert states(client._store)[0] == contexts
@@ -633,9 +642,10 @@ def test_an_unsecured_fault_for_create_sequence(pairs: Pairs) -> None:
         return HTTPResponse(500, payload, pair.policy.soap.content_type)
 
     pair.network.answer = answer
-    with pytest.raises(castile.FaultReceived) as told:
+    with pytest.raises(castile.InDoubt, match="forged") as told:
         client.call_raw("urn:test/Echo", body(1), timeout=0.3)
-    assert not told.value.authenticated
+    assert told.value.numbers == (1,)
+    assert _unproved(told.value).fault.reason == "forged"
     attacking = False
     assert client.sequence.wait_until_acknowledged(10)
     assert pair.bodies == [body(1)]
