@@ -75,6 +75,11 @@ class Plan:
     """Seconds until nothing goes wrong any more."""
 
     @property
+    def fresh(self) -> bool:
+        """Stores are made from nothing, which costs as much as ten messages: else they are copied."""
+        return self.seed % 10 == 0
+
+    @property
     def lasting(self) -> bool:
         """Nothing may be lost for good: both sides keep what they have, and no context ends."""
         return self.client_store and self.service_store and self.lifetime > 1_000

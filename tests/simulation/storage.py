@@ -6,6 +6,7 @@ disk may be full, or the answer may be lost though the transaction was applied.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import types
 from pathlib import Path
@@ -108,6 +109,9 @@ class Connection(sqlite3.Connection):
 def _connect(database: str, *_: object, **options: Any) -> Connection:
     options["timeout"] = 0.0
     connection: Connection = sqlite3.connect(database, factory=Connection, **options)
+    image = world().memory
+    if image is not None and database == ":memory:":
+        connection.deserialize(image)
     connection.process, connection.path = process_of(world().current), database
     connection.process.connections.append(connection)
     return connection
@@ -118,6 +122,16 @@ def module() -> types.ModuleType:
     found = types.ModuleType("sqlite3")
     found.__dict__.update({**vars(sqlite3), "connect": _connect})
     return found
+
+
+def image_of(store: Path) -> bytes:
+    """An empty store as a database in memory begins with it: all its tables, and nobody's key."""
+    with contextlib.closing(sqlite3.connect(store, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")  # there is no write-ahead log in memory
+        connection.execute("DELETE FROM castile_meta")
+        connection.execute("DELETE FROM castile_owners")
+        connection.execute("VACUUM")
+        return connection.serialize()
 
 
 def files_of(store: Path) -> list[Path]:

@@ -101,6 +101,8 @@ class World:
         self.log: list[str] | None = None
         self.tags: Any = None
         """The registry of tier A."""
+        self.memory: bytes | None = None
+        """What a database in memory begins with, but for an empty one."""
 
     # the trace
 
