@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from hashlib import sha256
 from typing import Final, Literal
 
 from castile.errors import PolicyError
-from castile.policy.parts import DEFAULT_PARTS, Parts
+from castile.policy.delivery import NOTHING_SAID, Delivery
+from castile.policy.parts import DEFAULT_PARTS, NO_PARTS, Parts
 from castile.policy.suites import SUITES, AlgorithmSuite
 from castile.versions import (
     FAMILIES,
@@ -46,7 +47,13 @@ class SupportingToken:
     """How a certificate is referred to; ``direct``: it travels."""
     derived_keys: bool = False
     """Its signature is made by a key derived from it."""
-
+    created: bool = False
+    """A UsernameToken with text password has Created (WS-SP 1.3, 5.4.1); one with a digest always."""
+    nonce: bool = False
+    """As `created`, of Nonce."""
+    parts: Parts = NO_PARTS
+    """What is signed by it and encrypted beside what its kind says: of an endorsing token over TLS
+    the headers that its signature covers with the Timestamp, as WCF's To (WS-SP 1.2, 8)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,7 @@ class ProtectionPolicy:
     supporting: tuple[SupportingToken, ...] = ()
     """Of requests."""
     parts: Parts = DEFAULT_PARTS
+    """Over the transport binding `NO_PARTS`: TLS covers the whole message (WS-SP 1.2, 7.3)."""
     timestamp: bool = True
     """IncludeTimestamp: a Timestamp is required, and signed where anything is (WS-SP 1.2, 6.2)."""
     signature_confirmation: bool = False
@@ -79,6 +87,8 @@ class ProtectionPolicy:
     sent; every form is read."""
     initiator_reference: CertificateReference = "direct"
     """How a client refers to its own certificate; ``direct``: it travels with each request."""
+    recipient_included: bool = False
+    """The service's certificate travels with each response (IncludeToken of the RecipientToken)."""
     protect_tokens: bool = False
     """A signature covers the token of its key too, as far as one is there (WS-SP 1.2, 6.5)."""
 
@@ -172,12 +182,17 @@ class EndpointPolicy:
     """TLS with a certificate of the client (RequireClientCertificate)."""
     http_authentication: Literal["basic", "digest", "ntlm", "negotiate"] | None = None
     """What HTTP itself asks of a client."""
+    addressed: bool = True
+    """Messages have WS-Addressing headers; False: no assertion asks for any, and none is sent."""
+    delivery: Delivery = NOTHING_SAID
 
     def __post_init__(self) -> None:
         """Raises `PolicyError` for editions that don't go together."""
         rm, conversation = self.reliability, self.conversation
         if rm is not None and rm.can_close and self.addressing is not WSA_1_0:
             raise PolicyError(f"{rm.name} goes with {WSA_1_0.name} only, not with {self.addressing.name}")
+        if not self.addressed and (rm is not None or conversation is not None):
+            raise PolicyError("reliable messaging and security contexts need WS-Addressing headers")
         if conversation is not None and self.trust is not TRUST_OF[conversation.namespace]:
             twin = TRUST_OF[conversation.namespace].name
             given = self.trust.name if self.trust else "none"
@@ -204,13 +219,7 @@ class EndpointPolicy:
     @property
     def digest(self) -> str:
         """A name for how its messages are spoken and protected: the same in every process (SC-07)."""
-        facts: list[object] = [self.dialect]
-        for section in (self.bootstrap, self.application):
-            if section is not None:
-                facts += [getattr(section, each.name) for each in fields(section) if each.name != "suite"]
-                facts.append(section.suite.name)
-            facts.append(None)
-        return sha256(repr(facts).encode()).hexdigest()
+        return sha256(repr(_plain(self)).encode()).hexdigest()
 
     @classmethod
     def of(
@@ -243,3 +252,19 @@ class EndpointPolicy:
             "application": ProtectionPolicy("context", row) if secure else None,
         }
         return cls(**fields | settings)  # type: ignore[arg-type]
+
+
+def _plain(value: object) -> object:
+    """A policy as nested tuples, the same in every process: rows of an edition or suite by name."""
+    if isinstance(value, frozenset):
+        return sorted(map(_plain, value), key=repr)
+    if isinstance(value, tuple):
+        return tuple(map(_plain, value))
+    if isinstance(value, _ROWS):
+        return value.name
+    if is_dataclass(value):
+        return tuple((each.name, _plain(getattr(value, each.name))) for each in fields(value))
+    return value
+
+
+_ROWS: Final = (SOAPVersion, Addressing, Reliability, Conversation, Trust, AlgorithmSuite)

@@ -50,6 +50,7 @@ class Parts:
 
 
 DEFAULT_PARTS: Final = Parts()
+NO_PARTS: Final = Parts(signed_body=False, signed_headers=frozenset(), encrypted_body=False)
 
 
 def names(parts: Set[HeaderPart], namespace: str, name: str) -> bool:

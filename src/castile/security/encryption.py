@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
 from cryptography.hazmat.primitives.asymmetric.padding import MGF1, OAEP, PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -27,8 +28,6 @@ from castile.policy import suites
 from castile.policy.suites import AlgorithmSuite
 from castile.versions import XENC, XENC11
 
-AES128_GCM: Final = f"{XENC11}aes128-gcm"
-AES256_GCM: Final = f"{XENC11}aes256-gcm"
 RSA_OAEP_1_1: Final = f"{XENC11}rsa-oaep"
 _DIGESTS: Final[dict[str | None, type[HashAlgorithm]]] = {
     None: SHA1,
@@ -58,19 +57,27 @@ class BlockCipher:
 
 def _seal_cbc(key: bytes, iv: bytes, plaintext: bytes) -> bytes:
     # PKCS#7-style bytes are one legal choice of XML Encryption's padding; gSOAP insists on it.
-    count = 16 - len(plaintext) % 16
-    encryptor = Cipher(AES(key), CBC(iv)).encryptor()
+    count = len(iv) - len(plaintext) % len(iv)
+    encryptor = Cipher(_block(key, len(iv)), CBC(iv)).encryptor()
     return iv + encryptor.update(plaintext + bytes((count,)) * count) + encryptor.finalize()
 
 
-def _open_cbc(key: bytes, octets: bytes) -> bytes | None:
-    if len(octets) < 32 or len(octets) % 16:
+def _open_cbc(key: bytes, octets: bytes, block: int = 16) -> bytes | None:
+    if len(octets) < 2 * block or len(octets) % block:
         return None
-    decryptor = Cipher(AES(key), CBC(octets[:16])).decryptor()
-    padded = decryptor.update(octets[16:]) + decryptor.finalize()
+    decryptor = Cipher(_block(key, block), CBC(octets[:block])).decryptor()
+    padded = decryptor.update(octets[block:]) + decryptor.finalize()
     count = padded[-1]
     # A zero byte is in no XML: broken padding fails where any wrong octets fail, at the same steps.
-    return padded[:-count] if 1 <= count <= 16 else padded + b"\0"
+    return padded[:-count] if 1 <= count <= block else padded + b"\0"
+
+
+def _block(key: bytes, block: int) -> AES | TripleDES:
+    return AES(key) if block == 16 else TripleDES(key)
+
+
+def _open_triple(key: bytes, octets: bytes) -> bytes | None:
+    return _open_cbc(key, octets, 8)
 
 
 def _seal_gcm(key: bytes, iv: bytes, plaintext: bytes) -> bytes:
@@ -89,8 +96,11 @@ def _open_gcm(key: bytes, octets: bytes) -> bytes | None:
 CIPHERS: Final = {
     suites.AES128_CBC: BlockCipher(16, 16, _seal_cbc, _open_cbc),
     suites.AES256_CBC: BlockCipher(32, 16, _seal_cbc, _open_cbc),
-    AES128_GCM: BlockCipher(16, 12, _seal_gcm, _open_gcm),
-    AES256_GCM: BlockCipher(32, 12, _seal_gcm, _open_gcm),
+    suites.AES192_CBC: BlockCipher(24, 16, _seal_cbc, _open_cbc),
+    suites.TRIPLEDES_CBC: BlockCipher(24, 8, _seal_cbc, _open_triple),
+    suites.AES128_GCM: BlockCipher(16, 12, _seal_gcm, _open_gcm),
+    suites.AES192_GCM: BlockCipher(24, 12, _seal_gcm, _open_gcm),
+    suites.AES256_GCM: BlockCipher(32, 12, _seal_gcm, _open_gcm),
 }
 """By algorithm URI; what a message may use is its suite's choice."""
 

@@ -27,7 +27,7 @@ from castile.messages.security import (
 )
 from castile.messages.signature import signature, signed_info, signed_info_content
 from castile.messages.soap import Header, Message, body_frame
-from castile.policy import ProtectionPolicy
+from castile.policy import CertificateReference, ProtectionPolicy
 from castile.security.certificates import CertificateKey
 from castile.security.encryption import CIPHERS
 from castile.security.keys import ContextKey, SealedKey
@@ -166,7 +166,8 @@ def _keys(
     if asymmetric:
         if protection.signer is None:
             raise UsageError("the policy asks for a certificate of ours that signs")
-        form = policy.initiator_reference if protection.request else policy.reference
+        answer: CertificateReference = "direct" if policy.recipient_included else policy.reference
+        form = policy.initiator_reference if protection.request else answer
         signer = certificate_signer(policy, protection.signer, f"{tag}x", form)
     elif source is None or (isinstance(protection.key, x509.Certificate) and not protection.request):
         raise UsageError("a response is protected by the key of its request")
