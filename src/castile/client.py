@@ -37,7 +37,7 @@ from castile.credentials import (
 from castile.endpoint import recover
 from castile.endpoint.party import NewId, Party, reliability_log
 from castile.endpoint.reports import report
-from castile.endpoint.requests import in_doubt
+from castile.endpoint.requests import dismiss, in_doubt, why_in_doubt
 from castile.errors import (
     FaultReceived,
     NotReliable,
@@ -85,6 +85,9 @@ class Unfinished:
     reply: Reply | None
     key: str | None = field(default=None, repr=False)
     """The caller's own key of the call."""
+    in_doubt: str | None = None
+    """Why nobody sends it any more: its sequence has failed, and what became of it isn't known. None:
+    it is under way, or answered."""
 
 
 _clients: Final[WeakSet[Client]] = WeakSet()
@@ -289,7 +292,10 @@ class Client:
 
         def step(tx: stores.Transaction) -> list[Unfinished]:
             open_calls = [
-                Unfinished(row.message_id, row.action, record.state.identifier, row.number, None, row.key)
+                Unfinished(
+                    *(row.message_id, row.action, record.state.identifier, row.number, None, row.key),
+                    in_doubt=why_in_doubt(record),
+                )
                 for record in tx.sources(side=party.side, endpoint=party.realm)
                 for row in tx.outbox(record.state.key)
                 if row.kind == "application"
@@ -305,10 +311,17 @@ class Client:
         return self._store.run(step).result()
 
     def take(self, message_id: str) -> None:
-        """A reply of `unfinished` has been dealt with: it is listed no more."""
+        """A reply of `unfinished`, or a message in doubt, has been dealt with: it is listed no more.
+
+        Raises `UsageError` if there is none, or if the message is still under way.
+        """
         utc = self._pump.now().utc
-        if not self._store.run(lambda tx: tx.consume(message_id, utc)).result():
-            raise UsageError("there is no such reply in this store")
+
+        def step(tx: stores.Transaction) -> bool:
+            return tx.consume(message_id, utc) or dismiss(tx, message_id)
+
+        if not self._store.run(step).result():
+            raise UsageError("there is no such reply, nor a message in doubt, in this store")
 
     def close(self, *, keep: bool = False) -> None:
         """Close and terminate the sequence, cancel the context, close the store.

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+Durability = Literal["full", "normal", "off"]
+"""What a power cut may take of a store in a file; see `Settings.durability`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -147,6 +150,15 @@ class Settings:
     """What renews a context: the bootstrap's credential and the old key, or the old key alone."""
     handler_attempts: int = 5
     """A one-way handler that failed this often is parked."""
+    durability: Durability = "full"
+    """Of a store in a file, when it is synced to the disk. The end of a process takes nothing in any of
+    them; the end of the machine (power cut, crash of its system) does:
+
+    ``full``: at each commit; nothing that was taken, acknowledged or answered is lost.
+    ``normal``: when the log is copied back, every 8 MB or so. The last commits before that may be
+    lost, so messages that were taken or acknowledged; the file stays whole. Where its mark shows the
+    loss, what was under way is in doubt, as after an older copy was put back (features N10).
+    ``off``: never by us. As ``normal``, and the file itself may be no database any more."""
     legacy: bool = False
     """RSA 1.5 is read where the policy's suite asks for it: a padding that has been broken often."""
     testing: bool = False

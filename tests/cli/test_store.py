@@ -31,7 +31,7 @@ def place(tmp_path: Path) -> Path:
     return tmp_path / "a.db"
 
 
-@pytest.mark.row("OP-12", "ST-02", "ST-35")
+@pytest.mark.row("OP-12", "ST-02", "ST-05", "ST-35")
 def test_a_whole_store_and_its_owners(place: Path) -> None:
     status, text = check(place)
     assert status == 0
@@ -44,6 +44,7 @@ def test_a_whole_store_and_its_owners(place: Path) -> None:
     found = json.loads(text)
     assert [(owner["pid"], owner["alive"]) for owner in found["owners"]] == [(os.getpid(), True)]
     assert found["rows"]["outbox"] > 0
+    assert "durability full, alive" in check(place)[1]
     owner_file(place, 2).unlink()
     assert "gone: who opens the store next" in check(place)[1]
     store.close()

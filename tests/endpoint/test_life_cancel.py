@@ -213,7 +213,11 @@ def test_a_cancelled_context_serves_nobody_in_the_store(pairs: Pairs, tmp_path: 
     (record,) = later._store.run(lambda tx: tx.sources()).result()
     assert (record.state.phase, record.state.missing.ranges) == (Phase.FAILED, ((2, 2),))
     assert later._store.run(lambda tx: tx.contexts()).result() == []
-    assert [(each.number, each.action) for each in later.unfinished()] == [(2, "urn:test/Tell")]
+    (doubt,) = later.unfinished()
+    assert (doubt.number, doubt.action, doubt.reply) == (2, "urn:test/Tell", None)
+    assert doubt.in_doubt == "the security context was cancelled"
+    later.take(doubt.message_id)
+    assert later.unfinished() == []
     assert later.call_raw("urn:test/Echo", body(3)) == body(3)
     assert pair.bodies == [body(1), body(3)]
 

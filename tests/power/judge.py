@@ -142,9 +142,11 @@ class Judge:
         """Every state that a commit made: its promises, and whether it is consistent."""
         promises = {event.promise for event in self._events if event.operation == "promise"}
         held: dict[tuple[object, ...], int] = dict.fromkeys(promises, 0)
-        disk, committed = Disk(), 0
+        disk, committed, handled = Disk(), 0, set[tuple[object, ...]]()
         for event in self._events:
-            if event.operation == "commit":
+            if event.operation == "handled":
+                handled.add(event.promise)
+            elif event.operation == "commit":
                 committed += 1
                 self._states[event.data] = committed
                 with placed(disk.whole(), self._store) as path:
@@ -153,11 +155,11 @@ class Judge:
                         for text in consistent(tx):
                             self._wrong(f"{self._trace.scenario} {self._store}: at commit {at} {text}")
                         for promise in promises:
-                            if not holds(promise, tx):
+                            if not holds(promise, tx, handled):
                                 held[promise] = at
 
                     self._with_store(path, step)
-            elif event.operation not in ("promise", "handled"):
+            elif event.operation != "promise":
                 disk.apply(event)
         self._since = {promise: last + 1 for promise, last in held.items()}
         self.verdict.commits, self.verdict.promises = committed, len(promises)

@@ -11,11 +11,13 @@ import pickle
 import shutil
 import sqlite3
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import castile
 import castile.store.database as database
+from castile.config import Durability
 from castile.transport.http import HTTPRequest, HTTPResponse
 from tests.endpoint.pair import Network, Pair, action_of
 from tests.power import promises
@@ -28,13 +30,13 @@ PAGES = 24
 """A checkpoint comes after so many pages."""
 
 
-def record(scenario: str, durability: str = "full", fault: str = "") -> Trace:
+def record(scenario: str, durability: Durability = "full", fault: str = "") -> Trace:
     """Play it."""
     trace = Trace(scenario, durability, os.urandom(32))
     folder = Path(temporary())
     recorder = Recorder(trace.events)
     _watch(recorder, folder)
-    _plug(recorder, folder, durability, fault)
+    _plug(recorder, folder, fault)
     try:
         _play(trace, recorder, folder)
     finally:
@@ -48,7 +50,7 @@ def _play(trace: Trace, recorder: Recorder, folder: Path) -> None:
     pair = Recorded(
         castile.EndpointPolicy.of(chosen.family),
         folder=folder,
-        settings=chosen.settings,
+        settings=replace(chosen.settings, durability=trace.durability),
         clock=clock,
     )
     pair.recorder = recorder
@@ -71,7 +73,8 @@ class Recorded(Bank):
 
     def note(self, content: bytes, ctx: castile.RequestContext) -> None:
         super().note(content, ctx)
-        self.recorder.note(Event("handled", "service.db", int(ctx.redelivered), content))
+        place = (ctx.sequence, ctx.number)
+        self.recorder.note(Event("handled", "service.db", int(ctx.redelivered), content, place))
 
 
 class Telling(Network):
@@ -88,6 +91,8 @@ class Telling(Network):
         return super().post(request, timeout)
 
     def deliver(self, payload: bytes, timeout: float = 30.0) -> HTTPResponse:
+        if action_of(payload) == "LastMessage":  # it counts, and nobody handles it
+            self._recorder.note(Event("handled", "service.db", promise=promises.numbered(payload) or ()))
         response = super().deliver(payload, timeout)
         self._issued += action_of(response.body) == "RSTR/SCT"
         for promise in promises.made_by_answer(payload, response.body, self._issued):
@@ -95,9 +100,8 @@ class Telling(Network):
         return response
 
 
-def _plug(recorder: Recorder, folder: Path, durability: str, fault: str) -> None:
+def _plug(recorder: Recorder, folder: Path, fault: str) -> None:
     """From now on the store's connections are apsw's."""
-    database._SYNCHRONOUS = {"full": database._SYNCHRONOUS[durability]}  # type: ignore[misc]
     database.CHECKPOINT_PAGES = PAGES  # type: ignore[misc]
 
     class Committing(Connection):
@@ -190,7 +194,7 @@ def _watch(recorder: Recorder, folder: Path) -> None:
 def main() -> None:
     """The program."""
     scenario, target, *rest = sys.argv[1:]
-    Path(target).write_bytes(pickle.dumps(record(scenario, *rest)))
+    Path(target).write_bytes(pickle.dumps(record(scenario, *rest)))  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

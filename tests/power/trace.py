@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
+from castile.config import Durability
+
 MEMORY: Final = Path("/dev/shm")
 """Files that are thrown away at once needn't go to a disk, where there is this folder."""
 SECTOR: Final = 512
@@ -40,7 +42,8 @@ class Event:
     """Of a write; the new size of a truncated file."""
     data: bytes = b""
     promise: tuple[object, ...] = ()
-    """What the store has to hold from now on, as `promises.holds` reads it."""
+    """What the store has to hold from now on, as `promises.holds` reads it; of a message that was
+    handled, its sequence and number."""
     utc: float = 0.0
     """When, of a commit and a promise."""
 
@@ -50,7 +53,7 @@ class Trace:
     """A recorded scenario."""
 
     scenario: str
-    durability: str
+    durability: Durability
     key: bytes
     """The sealing key of both stores."""
     events: list[Event] = field(default_factory=list)
@@ -187,7 +190,7 @@ def temporary() -> str:
     return tempfile.mkdtemp(prefix="castile-power-", dir=MEMORY if MEMORY.is_dir() else None)
 
 
-def recorded(scenario: str, durability: str = "full", fault: str = "") -> Trace:
+def recorded(scenario: str, durability: Durability = "full", fault: str = "") -> Trace:
     """A scenario that was played in a process of its own, since apsw brings its own SQLite."""
     folder = Path(temporary())
     try:

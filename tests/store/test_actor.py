@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from castile import store as stores
+from castile.config import Durability, Settings
 from castile.errors import StoreError, UsageError
 from castile.store import Transaction
 from castile.store.actor import Actor
@@ -98,8 +99,11 @@ def test_a_patient_step_shares_the_commit_of_the_next_one(monkeypatch: pytest.Mo
 
 @pytest.mark.row("ST-05")
 @pytest.mark.parametrize(("durability", "level"), [("full", 2), ("normal", 1), ("off", 0)])
-def test_durability_is_a_setting(tmp_path: Path, durability: stores.Durability, level: int) -> None:
-    store = stores.open(tmp_path / "a.db", seal=KEY, durability=durability)
+def test_durability_is_a_setting(
+    tmp_path: Path, durability: Durability, level: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = stores.open(tmp_path / "a.db", seal=KEY, settings=Settings(durability=durability))
+    assert [f"durability={durability!r}" in text for text in caplog.messages] == [True] * (level < 2)
 
     def settings(tx: Transaction) -> list[object]:
         connection = tx._connection  # type: ignore[attr-defined]
@@ -107,6 +111,7 @@ def test_durability_is_a_setting(tmp_path: Path, durability: stores.Durability, 
         return [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names]
 
     assert do(store, settings) == [level, "wal", 0]
+    assert [owner.durability for owner in do(store, lambda tx: tx.owners())] == [durability]
     store.close()
 
 

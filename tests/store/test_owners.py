@@ -296,6 +296,30 @@ def test_another_store_in_its_place_is_refused(tmp_path: Path) -> None:
     opened(mine).close()
 
 
+@pytest.mark.row("N10")
+@pytest.mark.parametrize("how", ["missing", "empty"])
+def test_a_lost_store_is_not_made_anew_beside_its_mark(tmp_path: Path, how: str) -> None:
+    """Else nobody would hear that all in it is gone, and its backup would be refused afterwards."""
+    place, copy = tmp_path / "a.db", tmp_path / "copy"
+    opened(place).close()
+    shutil.copy(place, copy)
+    place.unlink()
+    log = tmp_path / "a.db-wal"
+    log.write_bytes(b"what SQLite would delete beside an empty file")
+    if how == "empty":
+        place.touch()
+    with pytest.raises(StoreInvalid, match=r"missing or empty, and the mark .* put that file back"):
+        opened(place)
+    assert place.exists() is (how == "empty")
+    assert log.read_bytes()
+    log.unlink()
+    shutil.copy(copy, place)
+    opened(place).close()
+    place.unlink()
+    mark_file(place).unlink()
+    opened(place).close()
+
+
 def test_a_mark_lags_and_never_leads(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A power cut may lose what was not synced: the mark's last lines."""
     place = tmp_path / "a.db"

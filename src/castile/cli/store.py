@@ -60,8 +60,7 @@ def _write(found: Checked) -> None:
     click.echo(f"mark       {'ahead: this is an older copy of the store' if found.rolled_back else mark}")
     for owner, alive in found.owners:
         state = "alive" if alive else "gone: who opens the store next takes over what it had"
-        click.echo(
-            f"owner      {owner.id}: process {owner.pid} on {owner.host} since {iso(owner.since)}, {state}"
-        )
+        where = f"process {owner.pid} on {owner.host} since {iso(owner.since)}"
+        click.echo(f"owner      {owner.id}: {where}, durability {owner.durability}, {state}")
     if not found.owners:
         click.echo("owner      nobody has it open")

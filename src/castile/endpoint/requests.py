@@ -138,6 +138,23 @@ def call_again(
     return row or reply
 
 
+def why_in_doubt(record: SourceRecord) -> str | None:
+    """Why nobody sends any more what is left in this sequence; None: it is under way."""
+    return (record.state.reason or "its sequence has ended") if record.state.ended else None
+
+
+def dismiss(tx: Transaction, message_id: str) -> bool:
+    """Forget a message in doubt, with which somebody has dealt. False: it isn't in doubt."""
+    row = tx.outbox_row(message_id)
+    record = tx.source(row.sequence_key) if row is not None and row.sequence_key else None
+    if row is None or record is None or not record.state.ended:
+        return False
+    tx.dequeue(message_id)
+    if row.key is not None:  # a one-way message has this already
+        tx.forget_reply(message_id)
+    return True
+
+
 def free_key(party: Party, tx: Transaction, call: str) -> bool:
     """The caller knows that this call has failed for good: its key may be used anew.
 

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from castile.clock import Clock, Now, system
 from castile.config import Settings
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 __all__ = [
     "UNCHANGED",
     "Adopted",
-    "Durability",
     "Seal",
     "Sign",
     "Store",
@@ -49,9 +48,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-Durability = Literal["full", "normal", "off"]
-"""``full`` loses nothing; ``normal`` may lose the last commits at a power cut, ``off`` at any
-crash of the machine."""
 Seal = bytes | str | Path | Callable[[], bytes] | None
 """The key-encryption key: 32 bytes, ``"env:NAME"``, ``"file:PATH"``, a path, or a function that
 fetches it. ``"require"``: the environment must name one. None: ``CASTILE_STORE_KEY``, else a key
@@ -400,9 +396,9 @@ def open(  # noqa: A001 - the word of the standard library for it
     seal: Seal = None,
     settings: Settings | None = None,
     clock: Clock = system,
-    durability: Durability = "full",
 ) -> Store:
-    """Open or make a store; None: in memory, gone when it is closed.
+    """Open or make a store; None: in memory, gone when it is closed. What a power cut may take of a
+    file is `Settings.durability`.
 
     Other processes of this machine may have the same file open. StoreBusy: one of them, named by
     its pid, doesn't let go of it. StoreInvalid: the file is no castile store, is on a network file
@@ -411,6 +407,4 @@ def open(  # noqa: A001 - the word of the standard library for it
     """
     from castile.store.actor import Actor
 
-    return Actor.open(
-        location, seal=seal, settings=settings or Settings(), clock=clock, durability=durability
-    )
+    return Actor.open(location, seal=seal, settings=settings or Settings(), clock=clock)

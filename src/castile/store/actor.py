@@ -36,7 +36,7 @@ from castile.store.lock import WriterLock
 from castile.store.sqlite import SQLiteTransaction
 
 if TYPE_CHECKING:
-    from castile.store import Durability, Seal, Transaction
+    from castile.store import Seal, Transaction
 
 T = TypeVar("T")
 BATCH: Final = 128
@@ -119,7 +119,6 @@ class Actor:
         seal: Seal,
         settings: Settings,
         clock: Clock,
-        durability: Durability,
     ) -> Actor:
         """See `castile.store.open`."""
         path = _path_of(location)
@@ -133,7 +132,7 @@ class Actor:
 
         def main() -> None:
             try:
-                transaction = actor._enter(seal, durability)
+                transaction = actor._enter(seal)
             except BaseException as error:
                 actor._drop()
                 if isinstance(error, SQLiteErrors):
@@ -151,9 +150,9 @@ class Actor:
         _open_stores.add(actor)
         return actor
 
-    def _enter(self, seal: Seal, durability: Durability) -> SQLiteTransaction:
+    def _enter(self, seal: Seal) -> SQLiteTransaction:
         with self._writing():
-            opened = Database(self._path, seal=seal, settings=self._settings, durability=durability)
+            opened = Database(self._path, seal=seal, settings=self._settings)
             self._database = opened
             transaction = SQLiteTransaction(opened, self._clock)
             now = self._clock()

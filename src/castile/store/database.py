@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from castile.clock import Now
-from castile.config import Settings
+from castile.config import Durability, Settings
 from castile.errors import StoreBusy, StoreDamaged, StoreError, StoreFull, StoreInvalid
-from castile.store import migrations
+from castile.store import mark, migrations
 from castile.store.owners import Ownership
 from castile.store.seal import KEY_BYTES, BrokenSeal, Sealer, load_key, sync_directory
 
 if TYPE_CHECKING:
-    from castile.store import Durability, Seal
+    from castile.store import Seal
 
 BUSY_SECONDS: Final = 5.0
 """How long another program's lock, of a backup or a shell, is waited for."""
@@ -64,15 +64,15 @@ class Database:
     ownership: Ownership | None = None
     """None in memory, and where it is only read."""
 
-    def __init__(self, path: Path | None, *, seal: Seal, settings: Settings, durability: Durability) -> None:
+    def __init__(self, path: Path | None, *, seal: Seal, settings: Settings) -> None:
         """StoreInvalid, StoreTooNew, StoreBusy, StoreFull, StoreError: as `castile.store.open`."""
         self.path = path
         self.name = str(path) if path else "in memory"
         self.settings = settings
-        self._durability = durability
         self._written = 0
         new = path is None or not path.exists() or path.stat().st_size == 0
-        if path is not None and not path.exists():
+        if path is not None and new:
+            _refuse_lost(path)
             _make(path)
         with self._connecting():
             self.sealer = self._opened(seal, new=new)
@@ -109,10 +109,10 @@ class Database:
         """Open the file again after `disconnect`. Raises as the first time."""
         with self._connecting():
             self._configure()
+            self._synchronise(self.settings.durability)
             found = self.connection.execute("SELECT value FROM castile_meta WHERE name = 'store'").fetchone()
             if found is None or found[0] != self.store:
                 raise StoreInvalid(f"{self.name} isn't the store any more that it was")
-
             self.connected = True
 
     def disconnect(self) -> None:
@@ -130,9 +130,17 @@ class Database:
         if not version:
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         self._configure()
+        # Of a store that is used, a power cut may take the last commits by its `durability`; that
+        # it was made, never: beside its mark it would look like another one.
+        self._synchronise("full")
         if version < migrations.VERSION:
             migrations.migrate(connection, version)
-        return self._sealer(key)
+        sealer = self._sealer(key)
+        self._synchronise(self.settings.durability)
+        return sealer
+
+    def _synchronise(self, durability: Durability) -> None:
+        self.connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[durability]}")
 
     def _configure(self) -> None:
         connection = self.connection
@@ -143,7 +151,6 @@ class Database:
         # Not while another connection commits (SQLite's WAL-reset bug, up to 3.51.2): only `tidy`,
         # in the thread and under the lock that write.
         connection.execute("PRAGMA wal_autocheckpoint = 0")
-        connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[self._durability]}")
         if sys.platform == "darwin":  # fsync there leaves the data in the drive's cache
             connection.execute("PRAGMA fullfsync = ON")
             connection.execute("PRAGMA checkpoint_fullfsync = ON")
@@ -207,7 +214,7 @@ class Database:
     def enter(self, now: Now, doubt: Callable[[str], None]) -> None:
         """Become one of the store's owners; see `Ownership.enter`."""
         if self.path is not None:
-            self.ownership = Ownership(self.path, self.store)
+            self.ownership = Ownership(self.path, self.store, self.settings.durability)
             try:
                 self.ownership.enter(self.connection, now, doubt)
             except SQLiteErrors as error:
@@ -240,6 +247,18 @@ class Database:
         self.connection.execute("COMMIT")
         ownership.note()
         return alone
+
+
+def _refuse_lost(path: Path) -> None:
+    """StoreInvalid: no store is there, and by its mark there was one: making a new one would hide
+    that everything in it is lost, and spoil the place for a copy that is put back (N10)."""
+    lost = mark.store_of(mark.mark_file(path))
+    if lost is not None:
+        raise StoreInvalid(
+            f"the store {path} is missing or empty, and the mark beside it, {mark.mark_file(path).name}, is "
+            f"of the store {lost.hex()}: put that file back, or a copy of it; or, to begin anew without what "
+            "was in it, remove the mark"
+        )
 
 
 def _make(path: Path) -> None:

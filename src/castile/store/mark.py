@@ -84,6 +84,14 @@ def mark_file(store: Path) -> Path:
     return store.with_name(store.name + ".mark")
 
 
+def store_of(path: Path) -> bytes | None:
+    """The id of the store that a mark belongs to; None: there is no mark, or it is unreadable."""
+    try:
+        return _parsed(path.read_bytes())[0]
+    except OSError:
+        return None
+
+
 def commits_of(path: Path, store: bytes) -> dict[int, int] | None:
     """The last commit of each owner, by a mark of this store; None: there is none."""
     try:

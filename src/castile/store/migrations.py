@@ -129,7 +129,12 @@ _PROCESSES: Final = (
         WHERE due IS NOT NULL""",
 )
 
-MIGRATIONS: Final = (_FIRST, _PROCESSES)
+_KEYS: Final = (
+    "ALTER TABLE castile_owners ADD COLUMN durability TEXT NOT NULL DEFAULT 'full'",
+    "ALTER TABLE castile_owners ADD COLUMN keys TEXT NOT NULL DEFAULT ''",
+)
+
+MIGRATIONS: Final = (_FIRST, _PROCESSES, _KEYS)
 VERSION: Final = len(MIGRATIONS)
 
 

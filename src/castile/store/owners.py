@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from castile.clock import Now
+from castile.config import Durability
 from castile.errors import StoreBusy, StoreFenced, StoreInvalid
 from castile.store.lock import OwnerLock, lives, owner_file
 from castile.store.mark import Mark
@@ -41,16 +42,19 @@ class Owner:
     """Number of its last commit."""
     ended: float | None
     """UTC: when it closed the store, or was found dead."""
+    durability: Durability = "full"
+    """What a power cut may take of its commits (`Settings.durability`)."""
 
 
 class Ownership:
     """This opening among the others. What takes a connection runs in its transaction, under the
     writer lock, but for `others`."""
 
-    def __init__(self, path: Path, store: bytes) -> None:
+    def __init__(self, path: Path, store: bytes, durability: Durability) -> None:
         """`store`: the id of the store."""
         self._path = path
         self._store = store
+        self._durability = durability
         self._mark = Mark(path)
         self._lock: OwnerLock | None = None
         self._commits = 0
@@ -89,6 +93,11 @@ class Ownership:
                 self._path,
                 mark.path.name,
             )
+        if self._durability != "full":
+            reliability_log.warning(
+                "the store %s is open with durability=%r: a power cut may take what was promised",
+                *(self._path, self._durability),
+            )
         self._others, self._newest = frozenset(self.others(connection)), self.id
         mark.begin(self._store)
         unended = {each.id: each.commits for each in known.values() if each.ended is None}
@@ -104,8 +113,9 @@ class Ownership:
         while self._lock is None:
             self.id = (
                 connection.execute(
-                    "INSERT INTO castile_owners (pid, host, since, commits) VALUES (?, ?, ?, 1)",
-                    [os.getpid(), socket.gethostname(), now.utc],
+                    "INSERT INTO castile_owners (pid, host, since, commits, durability) "
+                    "VALUES (?, ?, ?, 1, ?)",
+                    [os.getpid(), socket.gethostname(), now.utc, self._durability],
                 ).lastrowid
                 or 0
             )
@@ -193,7 +203,8 @@ class Ownership:
 
 def owners(connection: sqlite3.Connection) -> list[Owner]:
     """All that are known, the oldest first."""
-    rows = connection.execute("SELECT id, pid, host, since, commits, ended FROM castile_owners ORDER BY id")
+    columns = "id, pid, host, since, commits, ended, durability"
+    rows = connection.execute(f"SELECT {columns} FROM castile_owners ORDER BY id")  # noqa: S608 - ours
     return [Owner(*row) for row in rows.fetchall()]
 
 
