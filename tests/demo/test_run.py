@@ -27,6 +27,7 @@ COUNTS = {
     "contexts",
     "renewals",
     "kills",
+    "kills_beside",
     "kills_in_exchange",
     "retransmissions",
     "edition",

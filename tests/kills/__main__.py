@@ -1,7 +1,7 @@
 """Real kills, judged by the rows that the handlers left: ``make kills COUNT=300 SEED=1``.
 
-Each run is a ``castile demo`` of its own: a client, a service and a bad network as processes, of
-which one after another is killed (SIGKILL) and started again. Several run beside each other. The
+Each run is a ``castile demo`` of its own: a client, a service of one or two processes and a bad
+network, of which one after another is killed (SIGKILL) and started again. Several run beside each other. The
 last line counts over all of them; the exit status is 1 if anything was lost, doubled, repeated
 without being told, out of order or unanswered, if a run hung, or if too few kills fell inside an
 exchange.
@@ -54,9 +54,12 @@ class Run:
             "duplicate": chance.choice([0.0, 0.1, 0.3]),
             "kill": chance.choice(["both", "both", "client", "service"]),
             "kills": self.kills,
+            "workers": 1 + self.number % 2,
             "messages": MESSAGES * self.kills,
             "seed": chance.randrange(1_000_000),
         }
+        if options["workers"] == 2 and options["kill"] == "client":
+            options["kill"] = "service"
         flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
         flags.append(chance.choice(["--reorder", "--no-reorder"]))
         if chance.random() < 0.3:
@@ -114,6 +117,7 @@ def verdict(total: Counter[str], count: int) -> int:
     share = total["kills_in_exchange"] / max(1, total["kills"])
     print(
         f"{total['kills']} kills, {total['kills_in_exchange']} inside an exchange ({share:.0%}), "
+        f"{total['kills_beside']} of one of two services, "
         f"{total['sent']} messages, {total['redelivered']} handled again and told so, "
         f"{total['failed']} runs failed, {violations} violations"
     )

@@ -23,7 +23,7 @@ from castile.demo.certificates import make_identities
 from castile.demo.diagram import Diagram, Tally
 from castile.demo.director import Director, Stuck
 from castile.demo.exchanges import contexts
-from castile.demo.plan import Files, Plan, SOAPName, Victim
+from castile.demo.plan import Files, Plan, SOAPName
 from castile.demo.verdict import Verdict
 from castile.policy import Bootstrap
 
@@ -41,6 +41,7 @@ class Outcome:
     contexts: int
     kills: int
     kills_in_exchange: int
+    kills_beside: int
 
     def to_json(self) -> str:
         """One object on one line."""
@@ -52,6 +53,7 @@ class Outcome:
                 "renewals": self.tally.renewals,
                 "kills": self.kills,
                 "kills_in_exchange": self.kills_in_exchange,
+                "kills_beside": self.kills_beside,
                 "retransmissions": self.tally.retransmissions,
                 "dropped": self.tally.lost,
                 "doubled": self.tally.doubled,
@@ -86,7 +88,13 @@ def run(plan: Plan, files: Files, console: Console, *, keep: bool) -> Outcome:
         verdict.export(seen, files.root / "effects.jsonl")
     judged = verdict.judge(seen, verdict.answers(files.journal))
     return Outcome(
-        plan, judged, diagram.tally, contexts(files), diagram.tally.kills, director.kills_in_exchange
+        plan,
+        judged,
+        diagram.tally,
+        contexts(files),
+        diagram.tally.kills,
+        director.kills_in_exchange,
+        director.kills_beside,
     )
 
 
@@ -149,6 +157,13 @@ def _folder(keep: Path | None) -> Iterator[Files]:
 )
 @click.option("--reorder/--no-reorder", default=True, show_default=True, help="Some requests are overtaken.")
 @click.option(
+    "--workers",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 2),
+    help="Processes of the service, on one store.",
+)
+@click.option(
     "--kill",
     default="both",
     show_default=True,
@@ -193,7 +208,8 @@ def demo(
     drop: float,
     duplicate: float,
     reorder: bool,
-    kill: Victim | Literal["both", "none"],
+    workers: int,
+    kill: Literal["client", "service", "both", "none"],
     kills: int | None,
     edition: str,
     soap: SOAPName,
@@ -222,6 +238,7 @@ def demo(
         drop=drop,
         duplicate=duplicate,
         reorder=reorder,
+        workers=workers,
         kill=kill,
         kills=kills,
         edition=edition,

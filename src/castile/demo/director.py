@@ -16,10 +16,11 @@ from castile.demo.diagram import Diagram
 from castile.demo.exchanges import open_exchanges
 from castile.demo.plan import PASSWORD_VARIABLE, Files, Kill, Plan, Victim
 
-Name = Literal["proxy", "service", "client"]
+Name = Literal["proxy", "service", "second", "client"]
 MODULES: Final[dict[Name, str]] = {
     "proxy": "castile.demo.proxy",
     "service": "castile.demo.service",
+    "second": "castile.demo.service",
     "client": "castile.demo.client",
 }
 STILL_SECONDS: Final = 25.0
@@ -78,6 +79,8 @@ class Director:
     keep: bool = False
     """Write down the messages and the keys."""
     kills_in_exchange: int = 0
+    kills_beside: int = 0
+    """Of a process of the service, while the other one went on."""
     _schedule: tuple[Kill, ...] = ()
     _url: str = ""
     _allowed: int = 0
@@ -115,7 +118,8 @@ class Director:
         await self._start("proxy")
         while not self._url:
             self._take(*await self._next())
-        await self._start("service")
+        for worker in self.plan.services:
+            await self._start(worker)
         killing: asyncio.Task[None] | None = None
         try:
             await self._start("client")
@@ -127,7 +131,8 @@ class Director:
             if killing is not None:
                 killing.cancel()
                 await asyncio.wait([killing])
-        for name in ("client", "service", "proxy"):
+        names: tuple[Name, ...] = ("client", *self.plan.services, "proxy")
+        for name in names:
             await self._running[name].end(signal.SIGTERM)
 
     async def _next(self) -> tuple[Process, Event]:
@@ -151,8 +156,8 @@ class Director:
         match process.name, kind:
             case "proxy", "ready":
                 self._url = f"http://127.0.0.1:{event['port']}/demo"
-            case "service", "ready":
-                self._running["proxy"].command(f"service {event['port']}")
+            case "service" | "second", "ready":
+                self._running["proxy"].command(f"{process.name} {event['port']}")
             case "client", "ready" if event["unfinished"]:
                 self.diagram.say(f"the client has {event['unfinished']} unfinished calls of its earlier life")
             case "proxy", _ if event.get("number"):
@@ -188,15 +193,17 @@ class Director:
         killed = time.time()
         process.child.kill()
         await process.child.wait()
-        self.diagram.say(f"☠ {victim} killed (SIGKILL, pid {process.child.pid})", "bold red")
+        named = "second service" if victim == "second" else victim
+        self.diagram.say(f"☠ {named} killed (SIGKILL, pid {process.child.pid})", "bold red")
         inside = await asyncio.to_thread(open_exchanges, self.files, killed)
         self._killed += 1
         self.kills_in_exchange += inside > 0
+        self.kills_beside += victim != "client" and self.plan.workers > 1
         self.diagram.tally.kills += 1
         await self._start(victim)
         calls = f"{inside} call{'s' if inside > 1 else ''}" if inside else "no call"
         pid = self._running[victim].child.pid
-        self.diagram.say(f"↻ {victim} started again (pid {pid}); {calls} had been under way")
+        self.diagram.say(f"↻ {named} started again (pid {pid}); {calls} had been under way")
 
     def _allow(self, messages: int) -> None:
         self._allowed = min(messages, self.plan.messages)

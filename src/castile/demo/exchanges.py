@@ -10,13 +10,14 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TypeVar
 
 from castile import store as stores
 from castile.demo.plan import Files
 from castile.store import Transaction
+from castile.store.mark import mark_file
 from castile.store.seal import key_file
 
 T = TypeVar("T")
@@ -74,6 +75,8 @@ def _copy(path: Path, folder: Path) -> Path | None:
     if not path.exists() or not key.exists():
         return None
     copy = folder / path.name
+    with suppress(FileNotFoundError):  # before the store, that it doesn't lead
+        shutil.copy(mark_file(path), mark_file(copy))
     with (
         closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=5.0)) as source,
         closing(sqlite3.connect(copy)) as target,

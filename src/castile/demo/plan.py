@@ -11,7 +11,8 @@ from castile.config import Settings, Timers
 from castile.policy import Bootstrap, EndpointPolicy
 from castile.versions import SOAP_1_1, SOAP_1_2
 
-Victim = Literal["client", "service"]
+Victim = Literal["client", "service", "second"]
+"""``second``: the other process of the service, on the same store."""
 Moment = Literal["request", "response", "handled"]
 SOAPName = Literal["1.1", "1.2"]
 
@@ -61,7 +62,9 @@ class Plan:
     duplicate: float = 0.1
     """How likely each request is delivered twice."""
     reorder: bool = True
-    kill: Victim | Literal["both", "none"] = "both"
+    workers: int = 1
+    """Processes of the service, one or two."""
+    kill: Literal["client", "service", "both", "none"] = "both"
     kills: int | None = None
     """In all, taking turns; None: one of each victim."""
     edition: str = "1.3"
@@ -95,10 +98,17 @@ class Plan:
     @property
     def victims(self) -> tuple[Victim, ...]:
         """Who is killed in turn."""
-        choices: dict[str, tuple[Victim, ...]] = {"both": ("service", "client"), "none": ()}
-        if self.kill in choices:
-            return choices[self.kill]
-        return ("client",) if self.kill == "client" else ("service",)
+        if self.kill == "none":
+            return ()
+        if self.kill == "client":
+            return ("client",)
+        between: tuple[Victim, ...] = ("client",) if self.kill == "both" else ()
+        return tuple(victim for worker in self.services for victim in (worker, *between))
+
+    @property
+    def services(self) -> tuple[Victim, ...]:
+        """The processes of the service."""
+        return ("service", "second") if self.workers > 1 else ("service",)
 
     def schedule(self) -> tuple[Kill, ...]:
         """The kills, spread over the messages."""

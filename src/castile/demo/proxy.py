@@ -72,21 +72,22 @@ class Proxy:
         self._child = child
         self._plan = child.plan
         self._wire = wire
-        self._port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._ports: dict[str, int] = {}
+        """Where each process of the service listens, or has listened."""
+        self._serving = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._count = 0
+        self._count = self._turns = 0
         self._seen: Counter[str] = Counter()
         self._copies: set[asyncio.Task[Message | None]] = set()
 
     def command(self, word: str, number: int) -> None:
-        """The director says where the service listens now."""
-        if word == "service":
-            self._loop.call_soon_threadsafe(self._move, number)
+        """The director says where a process of the service listens now."""
+        if word in ("service", "second"):
+            self._loop.call_soon_threadsafe(self._move, word, number)
 
-    def _move(self, port: int) -> None:
-        if self._port.done():
-            self._port = self._loop.create_future()
-        self._port.set_result(port)
+    def _move(self, worker: str, port: int) -> None:
+        self._ports[worker] = port
+        self._serving.set()
 
     def fate(self, number: int) -> Fate:
         """What happens to this exchange."""
@@ -151,11 +152,14 @@ class Proxy:
         return answer
 
     async def _forward(self, request: Message) -> Message | None:
-        """One exchange with the service; None if it is down, or goes down meanwhile."""
+        """One exchange with the service, its processes in turn; None if the one whose turn it is is
+        down, or goes down meanwhile."""
         with suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
             async with asyncio.timeout(PATIENCE):
                 # Only the first start is waited for: later a service that is down doesn't answer.
-                port = await asyncio.shield(self._port)
+                await self._serving.wait()
+                self._turns += 1
+                port = list(self._ports.values())[self._turns % len(self._ports)]
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 with closing(writer):
                     writer.write(request.render())
