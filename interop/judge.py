@@ -6,10 +6,10 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from cell import STRANGER, TRICK, Cell
 from network import Exchange
@@ -20,6 +20,8 @@ from castile.demo.envelope import label
 Outcome = Literal["pass", "fail", "expected failure", "recorded", "not run"]
 _REASON: Final = re.compile(rb"<(?:\w+:)?(?:Text|faultstring)(?:\s[^>]*)?>([^<]*)<")
 _EXPLAIN: Final = "from castile.cli import main; main()"
+_UNKNOWN: Final = "the cause is unknown"
+"""So `castile explain` says it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +72,7 @@ def judge(cell: Cell, places: Places, exchanges: Sequence[Exchange], *, ended: b
     failures = [line for line in client if line.event in ("failed", "garbled")]
     problems += [f"{line.event}: {line.operation} {line.number} {line.rest}" for line in failures]
     problems += _lifecycle(cell, exchanges)
-    if cell.lossy and not verdict.retransmissions:
-        problems.append("nothing was retransmitted, so the network was none of loss")
-    verdict.explained, wrong = _explained(places)
+    verdict.explained, wrong, unnamed = _explained(places)
     if wrong:
         problems.append(f"castile explain: {wrong}")
     match cell.expect:
@@ -86,7 +86,20 @@ def judge(cell: Cell, places: Places, exchanges: Sequence[Exchange], *, ended: b
             _recorded(cell, everything, client, exchanges, verdict)
         case _:
             pass
+    # Whatever was expected:
+    if unnamed:
+        _fail(verdict, f"castile explain names no cause: {unnamed}")
+    elif cell.expect == "failure" and not wrong:
+        _fail(verdict, "castile explain finds nothing wrong")
+    elif cell.lossy and not verdict.retransmissions:
+        _fail(verdict, "nothing was retransmitted, so the network was none of loss")
     return verdict
+
+
+def _fail(verdict: Verdict, reason: str) -> None:
+    """A reason that there is already stays."""
+    if verdict.outcome != "fail":
+        verdict.outcome, verdict.reason = "fail", reason
 
 
 def _delivery(cell: Cell, service: Sequence[Line], handled: Sequence[int]) -> list[str]:
@@ -149,8 +162,6 @@ def _in_doubt(cell: Cell, handled: Sequence[int], client: Sequence[Line], verdic
         wrong = f"{_numbers(sorted(missing - set(doubts)))} were lost, and nobody knows"
     elif cell.role == "service" and any(line.operation in ("echo", "tell") for line in others):
         wrong = next(f"failed: {line.number} {line.rest}" for line in others)
-    elif cell.lossy and not verdict.retransmissions:
-        wrong = "nothing was retransmitted, so the network was none of loss"
     verdict.outcome = "fail" if wrong else "pass"
     lost = f", {_numbers(sorted(missing))} not" if missing else ""
     doubtful = f"in doubt for the caller: {_numbers(doubts)}"
@@ -197,21 +208,33 @@ def _fault(payload: bytes) -> str:
     return f"with {label(payload).word or 'a secured fault'}" if payload else "without a word"
 
 
-def _explained(places: Places) -> tuple[str, str]:
-    """The verdict of `castile explain`, and the first thing that is wrong."""
+def _explained(places: Places) -> tuple[str, str, str]:
+    """The verdict of `castile explain`, the first thing that is wrong, and the first message of
+    which it can't say what is wrong."""
     keys = [places.keys / "keys.json", places.keylog]
     options = [word for path in keys if path.exists() for word in ("--keys", str(path))]
     command = [sys.executable, "-c", _EXPLAIN, "explain", "--json", *options, str(places.wire)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 2 or not done.stdout:
-        return "not explained", (done.stderr.strip().splitlines() or ["no word"])[-1]
+        word = (done.stderr.strip().splitlines() or ["no word"])[-1]
+        return "not explained", word, word
     (places.folder / "explained.json").write_text(done.stdout, "utf-8")
     report = json.loads(done.stdout)
-    for message in report["messages"]:
-        if message["problems"]:
-            name = Path(message["file"]).name
-            return report["verdict"], f"{name}: {message['problems'][0]}"
-    return report["verdict"], ""
+    wrong = next((_named(each) for each in report["messages"] if each["problems"]), "")
+    unnamed = next((_named(each) for each in report["messages"] if _unnamed(each)), "")
+    return report["verdict"], wrong, unnamed
+
+
+def _unnamed(message: Mapping[str, Any]) -> bool:
+    """It can't read this message, or has found fault with it and doesn't say why."""
+    if message["verdict"] == "unreadable" or any(_UNKNOWN in text for text in message["problems"]):
+        return True
+    return message["verdict"] == "failed" and not message["problems"]
+
+
+def _named(message: Mapping[str, Any]) -> str:
+    words = [*message["problems"], message["verdict"]]
+    return f"{Path(message['file']).name}: {words[0]}"
 
 
 def _numbers(numbers: Sequence[int]) -> str:

@@ -16,9 +16,12 @@ _HEAD: Final = """# Interoperability
 castile against live peers, each cell a client and a service, each a process of its own, with a
 recording proxy between them. A cell passes if the applications' own logs show every message once
 and in order, every call answered, the sequence closed and terminated and the security context
-given back, and `castile explain` finds nothing wrong in what was recorded. This page is written
-by `make interop`; `make interop ARGS=NAME` repeats one cell, and `interop/cells.toml` says what
-each is.
+given back, and `castile explain` finds nothing wrong in what was recorded. *Recorded* is what a peer
+makes of something odd: nothing was delivered twice or out of order. An *expected failure* quotes
+the peer's own words and names the rule. In those two `castile explain` has named the cause of
+whatever is wrong; a cell under loss has shown repetitions. This page and `interop/results.json`
+are written by `make interop`; `make interop ARGS=NAME` repeats one cell, and `interop/cells.toml`
+says what each is.
 """
 _STACKS: Final = {"cxf": "Apache CXF", "metro": "Eclipse Metro"}
 
@@ -30,7 +33,10 @@ def write(cells: Sequence[Cell], results: Mapping[str, Any], page: Path = PAGE) 
 
 def _page(cells: Sequence[Cell], results: Mapping[str, Any]) -> Iterator[str]:
     yield _HEAD
-    yield f"Peers: {', '.join(versions())}. Machine: {results['machine']}, Python {results['python']}."
+    yield (
+        f"Peers: {', '.join(versions())}. Machine: {results['machine']}, Python {results['python']}; "
+        f"castile at commit {results['commit']}."
+    )
     known = results["cells"]
     outcomes = [known.get(cell.name, {}).get("outcome", "not run") for cell in cells]
     counted = {outcome: outcomes.count(outcome) for outcome in dict.fromkeys(outcomes)}

@@ -1,6 +1,7 @@
 """Runs the cells of cells.toml: castile against live Java stacks, on this machine alone.
 
-    python interop/run.py                 every cell, and the page docs/interop.md
+    python interop/run.py                 every cell; interop/results.json and the page docs/interop.md
+    python interop/run.py --resume        those that have no result of this commit yet
     python interop/run.py --smoke         the four cells of the smoke run
     python interop/run.py NAME...         these cells; patterns as in the shell
     python interop/run.py --build         no cell: the Java peers and their keys alone
@@ -22,6 +23,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import processes
 import report
@@ -34,7 +36,10 @@ from network import Exchange, Network
 from processes import NotRun, Places, Process
 
 WORK = HERE / ".work"
-RESULTS = WORK / "results.json"
+LATEST = WORK / "results.json"
+"""Of each cell its latest result, from whatever run."""
+RESULTS = HERE / "results.json"
+"""Of one run of all cells, on one commit."""
 START = 60.0
 """Seconds that a service may take to start: a JVM on a busy machine."""
 
@@ -44,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--smoke", action="store_true", help="the four cells of the smoke run")
+    parser.add_argument("--resume", action="store_true", help="leave out what has a result of this commit")
     parser.add_argument("--list", action="store_true", help="name the cells and end")
     parser.add_argument("--build", action="store_true", help="build the Java peers, make the keys, and end")
     options = parser.parse_args(arguments)
@@ -57,21 +63,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.list or not cells:
         print("\n".join(f"{cell.name:44} {cell.direction:16} {cell.traits}" for cell in cells))
         return 0 if cells else 2
-    missing = _prepare()
-    verdicts: dict[str, Verdict] = {}
+    whole = not options.names and not options.smoke
+    missing, commit, latest = _prepare(), _commit(), _latest()
+    if options.resume:
+        cells = [cell for cell in cells if latest.get(cell.name, {}).get("commit") != commit]
+    passed = 0
     for place, cell in enumerate(cells, 1):
         print(f"[{place}/{len(cells)}] {cell.name:44} ", end="", flush=True)
         started = time.monotonic()
         verdict = Verdict("not run", missing) if missing else _attempt(cell)
         verdict.seconds = round(time.monotonic() - started, 1)
-        verdicts[cell.name] = verdict
         print(f"{verdict.outcome} ({verdict.seconds:.0f} s){f': {verdict.reason}' if verdict.reason else ''}")
-    _keep(verdicts)
-    if not options.smoke:
-        report.write(load(), json.loads(RESULTS.read_text("utf-8")))
-    passed = sum(verdict.outcome in ("pass", "expected failure", "recorded") for verdict in verdicts.values())
-    print(f"{passed} passed, {len(verdicts) - passed} failed")
-    return 0 if passed == len(verdicts) else 1
+        passed += verdict.outcome in ("pass", "expected failure", "recorded")
+        today = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
+        latest[cell.name] = asdict(verdict) | {"date": today, "commit": commit}
+        _write(LATEST, latest, commit)
+    if whole:
+        found = {cell.name: latest[cell.name] for cell in load()}
+        report.write(load(), _write(RESULTS, found, commit))
+    print(f"{passed} passed, {len(cells) - passed} failed")
+    return 0 if passed == len(cells) else 1
+
+
+def _commit() -> str:
+    """What is tried: the commit, and whether files that matter differ from it."""
+    git = ["git", "-C", str(HERE.parent)]
+    try:
+        head = subprocess.check_output([*git, "rev-parse", "--short=12", "HEAD"], text=True).strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    paths = ["src", "interop", ":!interop/results.json"]
+    differs = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *paths], check=False).returncode
+    return f"{head} and changes" if differs else head
+
+
+def _latest() -> dict[str, Any]:
+    content = json.loads(LATEST.read_text("utf-8")) if LATEST.exists() else {}
+    cells: dict[str, Any] = content.get("cells", {})
+    return cells
+
+
+def _write(path: Path, cells: dict[str, Any], commit: str) -> dict[str, Any]:
+    """Results with what they were found on; returns what was written."""
+    machine = f"{platform.system()} on {platform.machine()}"
+    content = {"machine": machine, "python": platform.python_version(), "commit": commit, "cells": cells}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    return content
 
 
 def _prepare() -> str:
@@ -192,19 +230,6 @@ class Run:
                 command.append(f"first={max(sent, default=0) + 1}")
             self._ends[role] = Process(command, old.output, old.environment)
             self._ends[role].start()
-
-
-def _keep(verdicts: dict[str, Verdict]) -> None:
-    """Results of earlier runs stay until their cell runs again."""
-    known = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
-    known = known.get("cells", {})
-    today = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
-    for name, verdict in verdicts.items():
-        known[name] = asdict(verdict) | {"date": today}
-    machine = f"{platform.system()} on {platform.machine()}"
-    content = {"machine": machine, "python": platform.python_version(), "cells": known}
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps(content, indent=1, ensure_ascii=False), "utf-8")
 
 
 if __name__ == "__main__":

@@ -15,13 +15,14 @@ from castile.endpoint.party import Party, reliability_log
 from castile.errors import CastileError
 from castile.protocol import source
 from castile.store import Transaction
-from castile.store.records import OutboxRow
+from castile.store.records import OutboxRow, SourceRecord
 
 
 @dataclass(slots=True)
 class Retired:
     """They go on one after the other, the oldest first, and new work comes behind them: so the
-    order of messages holds. Nothing waits for one that is suspect."""
+    order of messages holds. Nothing waits for one that is suspect, or for a reply that doesn't
+    come."""
 
     party: Party
     conversations: Conversations
@@ -78,7 +79,7 @@ class Retired:
             self._own.add(key)
             self._admitted.add(key)
             self.keys.append(key)
-            if record.state.suspect_at is None and any(row.kind == "application" for row in rows):
+            if self._holds(record, rows):
                 self.clear.clear()
         reliability_log.info("a sequence takes nothing new any more: %s", record.state.identifier)
 
@@ -91,8 +92,7 @@ class Retired:
             record, rows = tx.source(key), tx.outbox(key)
             if record is None or record.state.ended:
                 return None
-            # Nothing waits for a peer that seems to have lost the context (CO-16).
-            busy = any(row.kind == "application" for row in rows) and record.state.suspect_at is None
+            busy = self._holds(record, rows)
             if key not in self._admitted and not (busy and unfinished):
                 requests.admit(self.party, tx, key, now)
             if not rows:  # whatever isn't acknowledged was answered
@@ -114,6 +114,15 @@ class Retired:
             self.party.run(self._release)
         if not self.keys and self._contexts:
             spawn(self.give_back)
+
+    def _holds(self, record: SourceRecord, rows: list[OutboxRow]) -> bool:
+        """Whether new work waits for this sequence: not for a peer that seems to have lost the
+        context (CO-16), nor for the reply to a message that it has accepted, once a caller would
+        have given that up: CXF never repeats one."""
+        given_up = self.now().utc - self.party.settings.timers.call_timeout
+        return record.state.suspect_at is None and any(
+            row.kind == "application" and not (row.acknowledged and row.submitted < given_up) for row in rows
+        )
 
     def give_back(self) -> None:
         """Their contexts are given back once no sequence needs them.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +18,7 @@ from castile.versions import WSSE
 from tests.endpoint.conftest import Pairs
 from tests.endpoint.forge import Forger, key_of
 from tests.endpoint.lives import DUE, LIFE, Moved, Watched, settings
-from tests.endpoint.pair import FAMILIES, USERS, action_of, body, opened, until
+from tests.endpoint.pair import FAMILIES, USERS, action_of, body, fast, opened, until
 
 
 @pytest.mark.row("RM-57", "F22")
@@ -142,3 +144,60 @@ def test_a_last_message_of_the_application(pairs: Pairs) -> None:
     answer = opened(client, pair.receive(request).body)
     assert answer.kind is Kind.ACKNOWLEDGEMENT
     assert answer.reliability.acknowledgements[0].ranges == ((1, 2),)
+
+
+@pytest.mark.row("RM-71", "RM-109")
+def test_a_last_message_before_the_replies_are_acknowledged(pairs: Pairs) -> None:
+    """It is a message of its sequence, so an acknowledgement is owed (WS-RM 1.0, 3.3) and is all that
+    is owed. The replies end by a LastMessage of their own, once every one of them is acknowledged."""
+    pair = pairs("2005")
+    client = pair.client()
+    client.call_raw("urn:test/Echo", body(1))
+    forge = Forger(pair.policy, client._store, key_of(client))
+    (replies,) = pair.party.store.run(lambda tx: tx.sources()).result()
+    assert replies.state.identifier is not None
+    last = forge.sequence(str(client.sequence.report()["identifier"]), 2, last=True)
+
+    early = opened(client, pair.receive(forge(Kind.LAST_MESSAGE, b"", last)).body)
+    assert early.kind is Kind.ACKNOWLEDGEMENT
+    assert early.reliability.acknowledgements[0].ranges == ((1, 2),)
+    acknowledged = forge.acknowledgement(replies.state.identifier, (1, 1))
+    answer = opened(client, pair.receive(forge(Kind.LAST_MESSAGE, b"", last, acknowledged)).body)
+    assert answer.kind is Kind.LAST_MESSAGE
+    sequence = answer.reliability.sequence
+    assert sequence is not None
+    assert (sequence.identifier, sequence.number) == (replies.state.identifier, 2)
+    assert sequence.last_message
+    assert answer.reliability.acknowledgements[0].ranges == ((1, 2),)
+    assert pair.bodies == [body(1)]
+
+
+@pytest.mark.row("F37", "CO-09")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_peer_that_never_repeats_a_reply(pairs: Pairs, tmp_path: Path, family: str) -> None:
+    """CXF acknowledges the repetition, and says no more: the next process waits for that reply as
+    long as a caller would, then does its own work; the call stays in doubt."""
+    pair = pairs(family, settings=fast(call_timeout=1.5))
+    client = pair.client(store=tmp_path / "client.db")
+    client.call_raw("urn:test/Echo", body(1))
+    forge = Forger(pair.policy, client._store, key_of(client), "service")
+    sequence = str(client.sequence.report()["identifier"])
+
+    def answer(request: bytes, response: HTTPResponse) -> HTTPResponse:
+        if sequence.encode() not in request or b"MessageNumber>2<" not in request:
+            return response
+        accepted = forge(Kind.ACKNOWLEDGEMENT, b"", forge.acknowledgement(sequence, (1, 2)))
+        return HTTPResponse(200, accepted, response.content_type)
+
+    pair.network.answer = answer
+    begun = time.monotonic()
+    with pytest.raises(castile.InDoubt) as told:
+        client.call_raw("urn:test/Echo", body(2), timeout=0.2)
+    assert told.value.numbers == (2,)
+    client.close(keep=True)
+    later = pair.client(store=tmp_path / "client.db")
+    assert later.call_raw("urn:test/Echo", body(3), timeout=20) == body(3)
+    assert time.monotonic() - begun > 1.5
+    assert [each.number for each in later.unfinished()] == [2]
+    later.close(keep=True)
+    assert pair.bodies == [body(1), body(2), body(3)]

@@ -400,7 +400,8 @@ def _repeated(turn: Turn, record: DestinationRecord, number: int) -> Reply | Pen
 
 
 def _last_message(turn: Turn, record: DestinationRecord) -> Reply:
-    """LastMessage is answered by the last message of the reply sequence (1.0; WCF)."""
+    """LastMessage is answered by the last message of the reply sequence (1.0; WCF), once everything
+    in that is acknowledged; before, by the acknowledgement that any message gets."""
     replies = offered_of(turn.tx, record)
     acknowledgement = acknowledgement_of(record, turn.edition)
     if replies is None or replies.state.identifier is None:
