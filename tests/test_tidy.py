@@ -33,7 +33,7 @@ LAYERS: Final = (
     ("protocol", "security"),
     ("store",),
     ("endpoint",),
-    ("transport", "pump", "conversations", "doubts", "plain", "retired", "siblings", "commands"),
+    ("transport", "typed", "pump", "conversations", "doubts", "plain", "retired", "siblings", "commands"),
     ("client", "service", "sts", "zeep", "explaining", "credentials", "testing"),
     ("cli", "console", "demo"),
     ("__init__", "__main__"),

@@ -8,15 +8,18 @@ has no DTD, no entities of its own, no processing instructions and absolute name
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from html import unescape
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from lxml import etree
 
 from castile.config import Limits
 from castile.errors import Malformed, QName, UsageError
+
+if TYPE_CHECKING:
+    from lxml.etree._docloader import _InputDocument
 
 Element: TypeAlias = etree._Element
 """An element of a parsed document."""
@@ -466,6 +469,33 @@ def split_declarations(octets: bytes) -> tuple[bytes, tuple[tuple[str, str], ...
 def settled(octets: bytes) -> bytes:
     """Our own bytes canonical again, after parts that declare the same prefixes were nested."""
     return canonical(_build(octets))
+
+
+class _Given(etree.Resolver):
+    """Of a schema's imports only what was given is read: neither a file nor the network."""
+
+    def __init__(self, documents: Mapping[str, bytes]) -> None:
+        self._documents = documents
+
+    def resolve(
+        self, system_url: str | None, _public_id: str | None, context: object
+    ) -> _InputDocument | None:
+        document = self._documents.get(system_url or "", b"")
+        return self.resolve_string(document, context, base_url=system_url)
+
+
+def schema(documents: Mapping[str, bytes], root: str) -> etree.XMLSchema:
+    """The XML Schema of documents that import each other by their names in `documents`.
+
+    Raises `UsageError` with libxml2's reasons where they are no schema together.
+    """
+    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False)
+    parser.resolvers.add(_Given(documents))
+    try:
+        return etree.XMLSchema(etree.fromstring(documents[root], parser, base_url=root))
+    except etree.LxmlError as error:
+        reasons = [entry.message for entry in error.error_log if entry.level_name != "WARNING"]
+        raise UsageError("no schema: " + (" ".join(reasons[:3]) or str(error))) from None
 
 
 def inside(element: Element) -> list[Element]:
