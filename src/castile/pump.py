@@ -354,7 +354,8 @@ class Pump:
                 return
             moment = self.party.now()  # one for all that is decided about this attempt
             now = self._steady(moment)
-            if outgoing is None:
+            key = outgoing.key if outgoing is not None and isinstance(outgoing.key, ContextKey) else None
+            if outgoing is None or (key is not None and not self.conversations.serves(key.identifier)):
                 outgoing = self.run(
                     lambda tx: requests.outgoing(self.party, tx, tx.outbox_row(row.message_id), now)
                 )

@@ -7,10 +7,12 @@ used outside its life.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
+from castile.pump import Pump
+from castile.store.records import OutboxRow
 from tests.endpoint.conftest import Pairs
 from tests.endpoint.lives import DUE, EXCHANGES, OVER, Judge, Moved, Watched, converse, settings
 from tests.endpoint.pair import FAMILIES, body
@@ -67,6 +69,32 @@ def test_expiry_at_every_step(pairs: Pairs, family: str, moment: Moment) -> None
     for exchange in range(1 if moment == "request" else 2, EXCHANGES + 1):
         network = life(pairs, family, exchange, moment, OVER)
         assert network.count("RST/SCT") <= 2
+
+
+@pytest.mark.row("F12", "I11")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_expiry_between_the_commit_and_the_attempt(
+    pairs: Pairs, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit may take long: what was numbered before the end leaves as what it is by then."""
+    clock = Moved()
+    pair = pairs(family, clock=clock, settings=settings())
+    network = Watched(pair)
+    client = pair.client(http=network)
+    assert client.call_raw("urn:test/Echo", body(1)) == body(1)
+    attempt, jumps = Pump._attempt, [OVER]
+
+    def late(self: Pump, row: OutboxRow, *rest: Any) -> None:
+        if row.kind == "application" and jumps:
+            clock.seconds += jumps.pop()
+        attempt(self, row, *rest)
+
+    monkeypatch.setattr(Pump, "_attempt", late)
+    assert client.call_raw("urn:test/Echo", body(2)) == body(2)
+    client.close()
+    assert not jumps
+    Judge(pair, network)()
+    assert network.count("RST/SCT/Renew") == 0
 
 
 @pytest.mark.row("F14", "I1", "I2", "I7")
