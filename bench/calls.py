@@ -59,15 +59,15 @@ class Process:
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
 
-    def line(self) -> str:
-        """The next line that the process prints; it is killed if it is silent for too long."""
-        watchdog = threading.Timer(SILENCE, self._process.kill)
+    def line(self, patience: float = SILENCE) -> str:
+        """The next line that the process prints; it is killed if it is silent for so many seconds."""
+        watchdog = threading.Timer(patience, self._process.kill)
         watchdog.start()
         line = self._process.stdout.readline() if self._process.stdout is not None else ""
         watchdog.cancel()
         if not line:
             said = Path(self._errors.name).read_text("utf-8", "replace")[-1_500:] if self._errors else ""
-            ended = f"a process has ended, or was silent for {SILENCE:g} s"
+            ended = f"a process has ended, or was silent for {patience:g} s"
             raise SystemExit(f"bench: {ended}; its last words: {said or 'above'}")
         return line
 

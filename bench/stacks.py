@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -33,6 +34,8 @@ MODES: Final = {"plain": "plain SOAP", "sc": "SC alone", "rm": "RM alone", "rm-s
 _MAIN: Final = {"cxf": "castile.interop.cxf.CXF", "metro": "castile.interop.metro.Metro"}
 JAVA: Final = ("-Xmx1g", "-Dsun.net.http.retryPost=false", "-Dsun.net.httpserver.nodelay=true")
 """Without the last one Metro's answers wait 40 ms each: the JDK's server leaves Nagle's algorithm on."""
+PATIENCE: Final = 90.0
+"""Seconds beside those ordered after which a pair is taken to hang: its clients wait 30 for an answer."""
 _TICK: Final = os.sysconf("SC_CLK_TCK")
 
 
@@ -51,6 +54,10 @@ class Pair:
     """ms per call, of client and service."""
     taken_us: list[float] = field(default_factory=list)
     """Of every call."""
+    warmed: int = 0
+    """Calls before the first window."""
+    lost: str = ""
+    """Why it takes no more windows: it hung, or a process ended."""
 
     @property
     def name(self) -> str:
@@ -62,37 +69,43 @@ class Pair:
         """ms of CPU per call of each window, client and service together."""
         return [sum(each) for each in self.cpu]
 
-    def warm(self, calls: int, seconds: float) -> int:
-        """Calls in sequences of the usual length, until there are so many or the time is over; how many."""
-        made = 0
-        while made < calls and seconds > 0:
-            taken = self._session(min(calls - made, SEQUENCE), seconds)[0]
-            made += len(taken)
-            seconds -= sum(taken) / 1e6
-        return made
+    def warm(self, calls: int, seconds: float) -> None:
+        """Calls in sequences of the usual length, until there are so many or the time is over."""
+        while self.warmed < calls and seconds > 0 and not self.lost:
+            begun = time.monotonic()
+            self.warmed += len(self._session(min(calls - self.warmed, SEQUENCE), seconds)[0])
+            seconds -= time.monotonic() - begun
 
     def window(self, seconds: float) -> None:
         """A fresh sequence, and its calls for so long; opening and closing it isn't measured."""
         taken, *cpu = self._session(SEQUENCE, seconds)
-        self.rate.append(len(taken) / sum(taken) * 1e6)
-        self.cpu.append((cpu[0] / len(taken) * 1e3, cpu[1] / len(taken) * 1e3))
-        self.taken_us += taken
+        if taken:
+            self.rate.append(len(taken) / sum(taken) * 1e6)
+            self.cpu.append((cpu[0] / len(taken) * 1e3, cpu[1] / len(taken) * 1e3))
+            self.taken_us += taken
 
     def _session(self, calls: int, seconds: float) -> tuple[list[float], float, float]:
-        """µs of each call, and the seconds of CPU of client and service meanwhile."""
-        self._order("open")
-        client, service = cpu_seconds(self.client.pid), cpu_seconds(self.service.pid)
-        taken = self._order(f"run {calls} {seconds}")
-        client, service = cpu_seconds(self.client.pid) - client, cpu_seconds(self.service.pid) - service
-        self._order("close")
+        """µs of each call, and the seconds of CPU of client and service meanwhile; nothing of a pair
+        that is lost, or is lost now."""
+        if self.lost:
+            return [], 0.0, 0.0
+        try:
+            self._order("open")
+            client, service = cpu_seconds(self.client.pid), cpu_seconds(self.service.pid)
+            taken = self._order(f"run {calls} {seconds}", seconds)
+            client, service = cpu_seconds(self.client.pid) - client, cpu_seconds(self.service.pid) - service
+            self._order("close")
+        except (SystemExit, OSError) as end:
+            self.lost = str(end)
+            return [], 0.0, 0.0
         return taken, client, service
 
-    def _order(self, order: str) -> list[float]:
+    def _order(self, order: str, seconds: float = 0.0) -> list[float]:
         self.client.say(order)
         try:
-            answer: list[float] = json.loads(self.client.line())
+            answer: list[float] = json.loads(self.client.line(seconds + PATIENCE))
         except SystemExit as end:
-            raise SystemExit(f"bench: {self.name}, {order}: {end}") from None
+            raise SystemExit(f"{order}: {end}") from None
         return answer
 
     def row(self) -> dict[str, Any]:
@@ -102,6 +115,7 @@ class Pair:
             "stack": self.stack,
             "mode": self.mode,
             "durable": self.durable,
+            "warmed": self.warmed,
             "windows": len(self.rate),
             "calls": len(taken),
             "calls_per_second": median(self.rate),

@@ -70,7 +70,7 @@ class Cell:
     """Of an expected failure: the peer's own words."""
     rule: str = ""
     """And the rule by which it fails, or what is to be seen."""
-    seconds: float = 120.0
+    seconds: float = 240.0
     """After this the cell is stopped, and has failed."""
 
     @property

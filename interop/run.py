@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -40,7 +41,7 @@ LATEST = WORK / "results.json"
 """Of each cell its latest result, from whatever run."""
 RESULTS = HERE / "results.json"
 """Of one run of all cells, on one commit."""
-START = 60.0
+START = 180.0
 """Seconds that a service may take to start: a JVM on a busy machine."""
 
 
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--smoke", action="store_true", help="the four cells of the smoke run")
     parser.add_argument("--resume", action="store_true", help="leave out what has a result of this commit")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="so many cells at once")
     parser.add_argument("--list", action="store_true", help="name the cells and end")
     parser.add_argument("--build", action="store_true", help="build the Java peers, make the keys, and end")
     options = parser.parse_args(arguments)
@@ -68,16 +70,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.resume:
         cells = [cell for cell in cells if latest.get(cell.name, {}).get("commit") != commit]
     passed = 0
-    for place, cell in enumerate(cells, 1):
-        print(f"[{place}/{len(cells)}] {cell.name:44} ", end="", flush=True)
-        started = time.monotonic()
-        verdict = Verdict("not run", missing) if missing else _attempt(cell)
-        verdict.seconds = round(time.monotonic() - started, 1)
-        print(f"{verdict.outcome} ({verdict.seconds:.0f} s){f': {verdict.reason}' if verdict.reason else ''}")
-        passed += verdict.outcome in ("pass", "expected failure", "recorded")
-        today = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
-        latest[cell.name] = asdict(verdict) | {"date": today, "commit": commit}
-        _write(LATEST, latest, commit)
+    with ThreadPoolExecutor(options.jobs) as pool:
+        under_way = {pool.submit(_attempt, cell, missing): cell for cell in cells}
+        for done, future in enumerate(as_completed(under_way), 1):
+            cell, verdict = under_way[future], future.result()
+            why = f": {verdict.reason}" if verdict.reason else ""
+            print(
+                f"[{done}/{len(cells)}] {cell.name:44} {verdict.outcome} ({verdict.seconds:.0f} s){why}",
+                flush=True,
+            )
+            passed += verdict.outcome in ("pass", "expected failure", "recorded")
+            today = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
+            latest[cell.name] = asdict(verdict) | {"date": today, "commit": commit}
+            _write(LATEST, latest, commit)
     if whole:
         found = {cell.name: latest[cell.name] for cell in load()}
         report.write(load(), _write(RESULTS, found, commit))
@@ -150,11 +155,14 @@ def _key_file(folder: Path) -> None:
     (folder / "keys.json").write_text(json.dumps(content), "utf-8")
 
 
-def _attempt(cell: Cell) -> Verdict:
+def _attempt(cell: Cell, missing: str) -> Verdict:
+    started = time.monotonic()
     try:
-        return Run(cell).play()
+        verdict = Verdict("not run", missing) if missing else Run(cell).play()
     except NotRun as reason:
-        return Verdict("not run", str(reason))
+        verdict = Verdict("not run", str(reason))
+    verdict.seconds = round(time.monotonic() - started, 1)
+    return verdict
 
 
 class Run:

@@ -31,6 +31,9 @@ public abstract class Peer {
                 Echo port = port();
                 new Caller(port, options, journal).run(prepare(port));
             }
+        } catch (Exception error) {
+            error.printStackTrace();
+            System.exit(1);
         }
         System.exit(0); // whatever threads a stack has left
     }

@@ -11,6 +11,7 @@ import java.util.Properties;
 import javax.security.auth.callback.Callback;
 import javax.security.auth.callback.CallbackHandler;
 import org.apache.cxf.BusFactory;
+import org.apache.cxf.message.Message;
 import org.apache.cxf.ws.rm.RMConfiguration;
 import org.apache.cxf.ws.rm.RMManager;
 import org.apache.cxf.ws.rm.persistence.jdbc.RMTxStore;
@@ -19,6 +20,7 @@ import org.apache.wss4j.common.ext.WSPasswordCallback;
 /** Apache CXF. */
 public final class CXF extends Peer {
     private static final String RM = "org.apache.cxf.ws.rm.";
+    private static final int WAIT = 30_000; // ms for an answer
 
     private CXF(Options options) {
         super(options);
@@ -55,6 +57,7 @@ public final class CXF extends Peer {
         }
         if (options.has("meter")) { // a cold start takes longer than the 3 s after which it would repeat a message
             context.put(RM + "retransmission-interval", 60_000L);
+            context.put(Message.RECEIVE_TIMEOUT, WAIT);
         }
         return () -> context.put(RM + "last-message", true);
     }

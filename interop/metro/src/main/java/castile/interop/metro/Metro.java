@@ -4,6 +4,7 @@ import castile.interop.Echo;
 import castile.interop.Options;
 import castile.interop.Peer;
 import com.sun.xml.wss.impl.callback.PasswordValidationCallback;
+import jakarta.xml.ws.BindingProvider;
 import jakarta.xml.ws.Endpoint;
 import java.util.concurrent.Executors;
 
@@ -25,6 +26,9 @@ public final class Metro extends Peer {
 
     @Override
     protected Runnable prepare(Echo port) {
+        if (options.has("meter")) {
+            ((BindingProvider) port).getRequestContext().put("com.sun.xml.ws.request.timeout", 30_000); // ms
+        }
         return () -> { };
     }
 
