@@ -34,7 +34,7 @@ LAYERS: Final = (
     ("store",),
     ("endpoint",),
     ("transport", "typed", "pump", "conversations", "doubts", "plain", "retired", "siblings", "commands"),
-    ("client", "service", "sts", "zeep", "explaining", "credentials", "testing"),
+    ("client", "service", "ports", "sts", "zeep", "explaining", "credentials", "testing"),
     ("cli", "console", "demo"),
     ("__init__", "__main__"),
 )

@@ -47,6 +47,8 @@ class SOAPFault:
     """The sequence that an RM fault is about (SOAP 1.1 carries it in a header)."""
     nested: QName | None = None
     """A Subcode inside the Subcode (WS-Addressing 1.0 SOAP binding, 6.4; SOAP 1.2 only)."""
+    not_understood: tuple[QName, ...] = ()
+    """Header blocks that it names in NotUnderstood blocks (SOAP 1.2 part 1, 5.4.8)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,17 +291,25 @@ class StoreDamaged(StoreError):
 class Fault(Exception):
     """Raised by a handler: answer the caller with this SOAP fault.
 
-    `code` is ``"Sender"`` or ``"Receiver"``, `detail` canonical XML or empty.
+    `code` is ``"Sender"`` or ``"Receiver"``; `detail` is XML, or ``{name: value}`` for the fault
+    of this name that the WSDL declares. Raises `UsageError` for several names.
     """
 
     def __init__(
         self,
         code: FaultCode,
         reason: str,
-        detail: bytes = b"",
+        detail: bytes | Mapping[str, object] = b"",
         subcode: QName | None = None,
     ) -> None:
         super().__init__(reason)
+        self.declared: tuple[str, object] | None = None
+        """Name and value of a fault of the WSDL."""
+        if not isinstance(detail, bytes):
+            if len(detail) != 1:
+                raise UsageError("the detail of a declared fault is {name: value}, with one name")
+            self.declared = next(iter(detail.items()))
+            detail = b""
         self.fault = SOAPFault(code, reason, subcode, detail)
 
 

@@ -82,6 +82,7 @@ def _exchange(
         body,
         message_id=message_id,
         reply_expected=two_way,
+        addressed=party.policy.addressed,
         key=key or _certificate(party),
     )
     if key is not None:
@@ -103,7 +104,7 @@ def _exchange(
     symmetric = section is not None and section.binding == "symmetric"
     if symmetric and protected.key is not None and inbound.verified.primary != protected.key.identity:
         raise SecurityFailure("the answer is under the key of another request", part="wsse:Security")
-    if two_way and inbound.addressing.relates_to != message_id:
+    if two_way and party.policy.addressed and inbound.addressing.relates_to != message_id:
         raise PeerError("the answer relates to another message")
     if isinstance(inbound.body, SOAPFault):
         secured = party.policy.application is not None

@@ -1,26 +1,28 @@
-"""A service at one address: security, reliability and the trust service in one ASGI application.
+"""A service by its WSDL: security, reliability and the trust service in one ASGI application.
 
 ::
 
-    service = castile.Service(policy=castile.EndpointPolicy.of("1.3"),
-                              credentials=castile.Certificate("bank.p12", "env:BANK"),
+    service = castile.Service("bank.wsdl", credentials=castile.Certificate("bank.p12", "env:BANK"),
                               users={"ada": "secret"}, store="bank.db")
 
-    @service.raw("urn:bank/Transfer")
-    def transfer(body: bytes, ctx: castile.RequestContext) -> bytes: ...
+    @service.operation
+    def Transfer(debtor, creditor, amount): ...
 
     app = service.asgi()          # uvicorn main:app
+
+Without a WSDL, `policy=` says what it asks for, and `Service.raw` takes messages by their action.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial as bound
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
 from castile import store as stores
 from castile.clock import Clock, system
@@ -29,7 +31,14 @@ from castile.credentials import Certificate, TrustSource, load_trust
 from castile.endpoint import handlers
 from castile.endpoint.choosing import choose
 from castile.endpoint.deliver import Dispatcher, Handler, HandlerFunction
-from castile.endpoint.inbound import Inbound, claimed_message_id, log_refusal, opened, receive
+from castile.endpoint.inbound import (
+    Inbound,
+    addressed,
+    claimed_message_id,
+    log_refusal,
+    opened,
+    receive,
+)
 from castile.endpoint.keyring import Users
 from castile.endpoint.outbound import Pending, Reply, fault_message, prepare
 from castile.endpoint.party import NewId, Party, reliability_log
@@ -37,32 +46,45 @@ from castile.endpoint.replies import acknowledgement_reply
 from castile.errors import PeerError, PolicyError, Retry, SecurityFailure, StoreError, UsageError
 from castile.messages.addressing import reference_headers
 from castile.messages.soap import Envelope
-from castile.policy import EndpointPolicy
+from castile.ports import Offer, PortPolicies, offers
 from castile.security.keys import ContextKey
 from castile.store import Store, Transaction
 from castile.transport.asgi import Application, Arrival, HTTPAnswer, busy
 from castile.transport.labels import check_charset, check_label
 from castile.transport.wire import KeyLog, WireLog
 
+if TYPE_CHECKING:
+    from castile.typed.operations import Function, Hook, Operations
+
 F = TypeVar("F", bound=HandlerFunction)
+G = TypeVar("G", bound="Function")
+H = TypeVar("H", bound="Hook")
 
 
 class Service:
-    """One endpoint, offered.
+    """The ports of a WSDL, offered; or one endpoint without any.
 
-    `policy`: what it asks for; several, where it takes several editions or bootstraps: then the
-    namespaces of a message choose (F31). `credentials`: its certificate and key. `users`:
-    passwords by name, or a function of a name and a password. `trust`: certificates that may sign
-    to it, and issuers that vouch for others. `store`: a path; without one
-    nothing survives the process. `public_url`: the address as clients know it; a message to
-    another one is refused then. `random`, `new_id`: sources of random bytes and of identifiers,
-    for tests that must repeat. Raises `PolicyError` where the policy needs what is missing.
+    `wsdl`: the path of the contract, whose imports are files beside it. `policy`: what it asks
+    for; several, where it takes several editions or bootstraps: then the namespaces of a message
+    choose (F31); or by the names of the WSDL's ports, of which only those are offered then. By
+    default what the WSDL says. `validate` "off" takes messages that break the WSDL's schemas, for
+    peers that know no better; `partial` lets operations be without a function.
+
+    `credentials`: its certificate and key. `users`: passwords by name, or a function of a name and
+    a password. `trust`: certificates that may sign to it, and issuers that vouch for others.
+    `store`: a path; without one nothing survives the process. `public_url`: the address as clients
+    know it; a message to another one is refused then. `random`, `new_id`: sources of random bytes
+    and of identifiers, for tests that must repeat. Raises `PolicyError` where the policy needs what
+    is missing, `UsageError` for a WSDL that can't be served.
     """
 
     def __init__(
         self,
+        wsdl: str | Path | None = None,
         *,
-        policy: EndpointPolicy | Sequence[EndpointPolicy],
+        policy: PortPolicies = None,
+        validate: Literal["strict", "off"] = "strict",
+        partial: bool = False,
         credentials: Certificate | None = None,
         users: Users | None = None,
         trust: TrustSource = (),
@@ -74,9 +96,11 @@ class Service:
         random: Callable[[int], bytes] = os.urandom,
         new_id: NewId | None = None,
     ) -> None:
-        policies = (policy,) if isinstance(policy, EndpointPolicy) else tuple(policy)
-        if not policies:
-            raise UsageError("policy= is empty: a service takes at least one")
+        self._settings = settings or Settings()
+        self._operations = None if wsdl is None else _operations(wsdl, self._settings, validate)
+        self._partial = partial
+        self._offers = offers(policy, self._operations.contract if self._operations else None)
+        policies = [offer.policy for offer in self._offers]
         sections = [each for row in policies for each in (row.bootstrap, row.application) if each]
         if credentials is None and any(each.protection_token == "x509" for each in sections):
             raise PolicyError(
@@ -87,12 +111,12 @@ class Service:
         self._trust = load_trust(trust)
         if not self._trust and any(each.endorsing or each.binding == "asymmetric" for each in sections):
             raise PolicyError("clients sign with certificates: give trust= with theirs, or with issuers")
-        self._policies, self._credentials, self._users = policies, credentials, users
+        self._credentials, self._users = credentials, users
         self._random, self._new_id = random, new_id
         self._public_url, self._location, self._seal, self._clock = public_url, store, seal, clock
-        self._settings = settings or Settings()
         self._handlers: dict[str, Handler] = {}
         self._parties: tuple[Party, ...] = ()
+        self._paths: dict[str | None, tuple[Party, ...]] = {}
         self._dispatcher: Dispatcher | None = None
         self._wire = WireLog.from_environment()
 
@@ -116,6 +140,43 @@ class Service:
 
         return register
 
+    @overload
+    def operation(self, function: G) -> G: ...
+    @overload
+    def operation(self, *, name: str | None = None, transactional: bool = False) -> Callable[[G], G]: ...
+    def operation(
+        self, function: G | None = None, *, name: str | None = None, transactional: bool = False
+    ) -> G | Callable[[G], G]:
+        """Let a function be the WSDL's operation of its name, or of `name`.
+
+        It takes the operation's values by name, and `ctx`, a `RequestContext`, if it has such a
+        parameter; it returns the response's value, and may be a coroutine. `castile.Fault` is its
+        answer where it raises that; of anything else that it raises the caller hears nothing but an
+        identifier, which the log has. `transactional` as in `raw`. Raises `UsageError` for an
+        operation that the WSDL hasn't, and for other parameters than its.
+        """
+
+        def register(given: G) -> G:
+            self._typed("operation").add(given, name or given.__name__, transactional=transactional)
+            return given
+
+        return register if function is None else register(function)
+
+    def before(self, hook: H) -> H:
+        """Have `hook` called with a `Call` before each operation; `castile.Fault` refuses it."""
+        self._typed("before").before.append(hook)
+        return hook
+
+    def after(self, hook: H) -> H:
+        """Have `hook` called with a `Call` and its result after each operation that has one."""
+        self._typed("after").after.append(hook)
+        return hook
+
+    def _typed(self, what: str) -> Operations:
+        if self._operations is None:
+            raise UsageError(f"Service.{what} needs a WSDL: castile.Service('file.wsdl', ...)")
+        return self._operations
+
     def asgi(self) -> Application:
         """The ASGI 3 application: mount it, or give it to uvicorn."""
         return Application(
@@ -129,21 +190,22 @@ class Service:
     @property
     def store(self) -> Store:
         """The open store."""
-        return self._running()[0].store
+        return self._running()[0][0].store
 
     async def start(self) -> None:
         """Open the store and take up what an earlier process left (ST-30)."""
         if self._parties:
             return
+        handlers = self._handlers | self._functions()
         key, certificate = self._credentials.load() if self._credentials else (None, None)
         keylog = KeyLog.from_environment()
         store = stores.open(self._location, seal=self._seal, settings=self._settings, clock=self._clock)
         parties = tuple(
             Party(
                 side="service",
-                address=self._public_url or "/",
-                public_url=self._public_url,
-                policy=policy,
+                address=(url := self._public(offer)) or offer.path or "/",
+                public_url=url,
+                policy=offer.policy,
                 store=store,
                 random=self._random,
                 identify=self._new_id,
@@ -153,14 +215,17 @@ class Service:
                 key=key,
                 users=self._users,
                 trust=self._trust,
-                answers=self._answers,
+                answers=bound(_answers, handlers),
+                implied=offer.implied,
                 keylog=keylog.write if keylog else None,
             )
-            for policy in self._policies
+            for offer in self._offers
         )
-        dispatcher = Dispatcher(parties, self._handlers)
+        dispatcher = Dispatcher(parties, handlers)
         dispatcher.loop = asyncio.get_running_loop()
         self._parties, self._dispatcher = parties, dispatcher
+        for party, offer in zip(parties, self._offers, strict=True):
+            self._paths[offer.path] = (*self._paths.get(offer.path, ()), party)
         store.watch(dispatcher.noticed)
         try:
             await asyncio.wrap_future(dispatcher.recover())
@@ -173,7 +238,7 @@ class Service:
         if not self._parties or self._dispatcher is None:
             return
         party, dispatcher = self._parties[0], self._dispatcher
-        self._parties, self._dispatcher = (), None
+        self._parties, self._dispatcher, self._paths = (), None, {}
         await asyncio.to_thread(dispatcher.stop, self._settings.timers.drain)
         await asyncio.to_thread(party.store.close)
 
@@ -188,17 +253,20 @@ class Service:
         return answer
 
     async def _answer(self, payload: bytes, arrival: Arrival) -> HTTPAnswer:
-        party, dispatcher = self._running()
-        inbound: Inbound | None = None
+        parties, dispatcher = self._running(arrival.path)
+        if not parties:
+            return HTTPAnswer(404)
+        party, inbound, with_addresses = parties[0], None, True
         relates_to: str | None = None
         try:
             check_charset(arrival, payload)
             envelope = opened(payload, self._settings.limits)
-            parties = choose(self._parties, envelope)
-            party = parties[0]
+            fitting = choose(parties, envelope)
+            party = fitting[0]
+            with_addresses = addressed(envelope, party.policy)
             relates_to = claimed_message_id(envelope, party.policy.addressing)
             check_label(arrival, envelope)
-            party, inbound = _read(parties, envelope)
+            party, inbound = _read(fitting, envelope, arrival.soap_action)
             reply = await self._accept(party, dispatcher, inbound)
         except PeerError as error:
             log_refusal(error)
@@ -211,12 +279,26 @@ class Service:
             return busy(5)
         except Retry as retry:  # of a message outside any sequence: its sender must come again
             return busy(retry.after_seconds)
+        if reply.message is not None and not with_addresses:
+            reply = replace(reply, message=replace(reply.message, addressed=False))
         return self._render(party, reply, inbound)
 
-    def _answers(self, action: str) -> bool | None:
-        """Whether the application says that it answers an action."""
-        handler = self._handlers.get(action)
-        return None if handler is None or handler.one_way is None else not handler.one_way
+    def _functions(self) -> dict[str, Handler]:
+        """The operations' handlers, by action. Raises `UsageError` where operations have none."""
+        if self._operations is None:
+            return {}
+        if not self._partial and (missing := self._operations.missing):
+            raise UsageError(
+                f"operations without a function: {', '.join(missing)}; write them with "
+                "@service.operation, or say partial=True"
+            )
+        return self._operations.handlers()
+
+    def _public(self, offer: Offer) -> str | None:
+        """The address of an offer as clients know it."""
+        if self._public_url is None or offer.path is None:
+            return self._public_url
+        return self._public_url.rstrip("/") + offer.path
 
     async def _accept(self, party: Party, dispatcher: Dispatcher, inbound: Inbound) -> Reply:
         """One step in the store; then, where the application must answer, its reply."""
@@ -280,10 +362,30 @@ class Service:
         content_type = f"{party.policy.soap.content_type}; charset=utf-8"
         return HTTPAnswer(reply.status, protected.payload, content_type)
 
-    def _running(self) -> tuple[Party, Dispatcher]:
+    def _running(self, path: str | None = None) -> tuple[tuple[Party, ...], Dispatcher]:
+        """The parties at a path, or all of them."""
         if not self._parties or self._dispatcher is None:
             raise UsageError("the service isn't started: run service.asgi() under an ASGI server")
-        return self._parties[0], self._dispatcher
+        if path is None or None in self._paths:
+            return self._parties, self._dispatcher
+        return self._paths.get(path, ()), self._dispatcher
+
+
+def _operations(wsdl: str | Path, settings: Settings, validate: str) -> Operations:
+    """The contract's operations; zeep is loaded only where there is a WSDL."""
+    from castile.typed.contract import read
+    from castile.typed.documents import load
+    from castile.typed.operations import Operations
+
+    if validate not in ("strict", "off"):
+        raise UsageError(f"validate={validate!r}: 'strict' or 'off' is wanted")
+    return Operations(read(*load(wsdl)), settings.limits, strict=validate == "strict")
+
+
+def _answers(handlers: Mapping[str, Handler], action: str) -> bool | None:
+    """Whether the application says that it answers an action."""
+    handler = handlers.get(action)
+    return None if handler is None or handler.one_way is None else not handler.one_way
 
 
 def _without_context(party: Party) -> bool:
@@ -292,12 +394,12 @@ def _without_context(party: Party) -> bool:
     return section is not None and section.protection_token == "x509"
 
 
-def _read(parties: Sequence[Party], envelope: Envelope) -> tuple[Party, Inbound]:
+def _read(parties: Sequence[Party], envelope: Envelope, label: str | None) -> tuple[Party, Inbound]:
     """The message, under the first policy that it satisfies; else the first one's refusal."""
     first: PeerError | None = None
     for party in parties:
         try:
-            inbound = receive(party, envelope, party.now(), request=True)
+            inbound = receive(party, envelope, party.now(), request=True, label=label)
         except PeerError as error:
             first = first or error
             continue

@@ -317,7 +317,7 @@ class Pair:
     @property
     def party(self) -> Party:
         """The running service's."""
-        return self.service._running()[0]
+        return self.service._running()[0][0]
 
     def restart_service(self) -> None:
         """The service's process ends in good order, and another one opens the store."""

@@ -71,6 +71,8 @@ class RequestContext:
     """An earlier run of this message may have been cut off by a crash."""
     transaction: ApplicationConnection | None = None
     """The store's own transaction, for a transactional handler (N11)."""
+    operation: str | None = None
+    """Its name in the WSDL; None for a handler of raw messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,8 @@ class Handler:
     transactional: bool = False
     one_way: bool | None = None
     """None: as each message asks, by its ReplyTo."""
+    answer: str | None = None
+    """wsa:Action of its answers; None: the request's with Response."""
     takes_context: bool = field(init=False)
     asynchronous: bool = field(init=False)
 
@@ -412,7 +416,8 @@ class Dispatcher:
             result = self._call(handler, delivery.body, context)
             if not delivery.two_way:
                 return None
-            return Answer(f"{delivery.action}Response", self._canonical(handler, result))
+            action = handler.answer or f"{delivery.action}Response"
+            return Answer(action, self._canonical(handler, result))
         except Retry:
             raise
         except Fault as fault:
@@ -424,6 +429,8 @@ class Dispatcher:
 
     def _declared(self, fault: Fault, delivery: Delivery) -> Answer:
         """The fault that a handler chose."""
+        if fault.declared is not None:
+            return self._broke(delivery, UsageError("a handler of raw messages has no declared faults"))
         detail = fault.fault.detail
         if detail:
             try:

@@ -99,7 +99,7 @@ def accept(party: Party, tx: Transaction, inbound: Inbound, now: Now) -> Outcome
             fault=action_not_supported(party, inbound.addressing.action),
         )
     to = inbound.addressing.to
-    if party.public_url is not None and to != party.public_url:
+    if inbound.addressed and party.public_url is not None and to != party.public_url:
         raise Violation(
             "the message is for another address",
             expected=party.public_url,

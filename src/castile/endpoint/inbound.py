@@ -80,6 +80,8 @@ class Inbound:
     """Of WS-Addressing: the policy's, but for a request for a token (SC-21)."""
     problem: PeerError | None = None
     """What is wrong with it all the same: a service refuses it under the key that it proved."""
+    addressed: bool = True
+    """It has WS-Addressing headers; without, `addressing` says only what its action must be."""
 
     @property
     def exchange(self) -> Exchange:
@@ -131,10 +133,12 @@ def receive(
     *,
     request: bool,
     confirmations: Confirmations | None = None,
+    label: str | None = None,
 ) -> Inbound:
     """Verify and type one message. Raises `PeerError`, or `FaultReceived` (client).
 
-    `request` is True for what a service receives; `confirmations` are for what a client does.
+    `request` is True for what a service receives; `confirmations` are for what a client does;
+    `label` is the action that HTTP names, for messages that needn't have one of their own.
     """
     policy, limits = party.policy, party.settings.limits
     if envelope.soap is not policy.soap:
@@ -148,15 +152,19 @@ def receive(
     if not request:
         refuse_unsecured_fault(envelope, policy)
     edition = _addressing(envelope, policy, request=request)
-    kind = kind_of(_claimed_action(envelope, edition), policy)
+    alone = not addressed(envelope, policy)
+    kind = Kind.APPLICATION if alone else kind_of(_claimed_action(envelope, edition), policy)
     verified = verify(party, envelope, kind, now, request=request, confirmations=confirmations)
     try:
+        if alone:
+            return _unaddressed(party, verified, label)
         return typed(verified, kind, policy, limits, edition)
     except PeerError as error:
         if not request:
             raise
         headers = addressing.Headers(action="")
-        return Inbound(kind, verified, headers, reliability.RMHeaders(), None, b"", edition, error)
+        nothing = reliability.RMHeaders()
+        return Inbound(kind, verified, headers, nothing, None, b"", edition, error, not alone)
 
 
 def verify(
@@ -225,6 +233,30 @@ def typed(
     return Inbound(kind, verified, headers, rm, body, verified.body_alone, wsa)
 
 
+def addressed(envelope: soap.Envelope, policy: EndpointPolicy) -> bool:
+    """Whether WS-Addressing counts for a message: the policy asks for it, or it is there anyway."""
+    return policy.addressed or addressing.edition_of(envelope.headers) is not None
+
+
+def _unaddressed(party: Party, verified: Verified, label: str | None) -> Inbound:
+    """A message by HTTP's own request and response; its Body, which is verified, tells what it is."""
+    policy, children = party.policy, list(verified.body)
+    names = [xml.name_of(child) for child in children]
+    if len(names) > 1:
+        raise Malformed(f"the Body holds one element at most (WS-I R9981), not {len(names)}")
+    fault = soap.read_fault(children[0], policy.soap) if children else None
+    return Inbound(
+        Kind.APPLICATION,
+        verified,
+        addressing.Headers(party.implied(label, names[0] if names else None)),
+        reliability.RMHeaders(),
+        fault,
+        verified.body_alone,
+        policy.addressing,
+        addressed=False,
+    )
+
+
 def _typed_body(
     verified: Verified, kind: Kind, action: str, policy: EndpointPolicy
 ) -> Lifecycle | None:
@@ -288,16 +320,22 @@ def claimed_message_id(envelope: soap.Envelope, edition: Addressing) -> str | No
 
 def refuse_not_understood(envelope: soap.Envelope, policy: EndpointPolicy) -> None:
     """A header that must be understood and isn't (SOAP 1.2 part 1, 5.4.8)."""
+    secured = policy.application is not None or policy.bootstrap is not None
+    refused = []
     for block in envelope.headers:
         namespace, local = xml.name_of(block)
-        known = namespace in WSA or (namespace, local) in _SECURITY
+        known = namespace in WSA or (secured and (namespace, local) in _SECURITY)
         if policy.reliability is not None and namespace in WSRM:
             known = local in _RM_HEADERS  # of another edition: told below, by name
         if not known and soap.must_understand(block, envelope.soap):
-            raise Unsupported(
-                f"the header {local} of {namespace} must be understood, and isn't",
-                fault=SOAPFault("MustUnderstand", "A header block was not understood."),
-            )
+            refused.append((namespace, local))
+    if refused:
+        named = ", ".join(f"{local} of {namespace}" for namespace, local in refused)
+        text = "A header block was not understood."
+        raise Unsupported(
+            f"headers that must be understood, and aren't: {named}",
+            fault=SOAPFault("MustUnderstand", text, not_understood=tuple(refused)),
+        )
 
 
 def refuse_unsecured_fault(envelope: soap.Envelope, policy: EndpointPolicy) -> None:

@@ -39,6 +39,8 @@ class Outgoing:
     reply_expected: bool = False
     edition: Addressing | None = None
     """Of WS-Addressing; None: the policy's."""
+    addressed: bool = True
+    """It has WS-Addressing headers."""
     key: Key | None = None
     """What protects it; None: nothing does (a plain endpoint, or a fault before any key)."""
     endorsing: ContextKey | None = None
@@ -109,7 +111,8 @@ def render(party: Party, outgoing: Outgoing) -> Message:
         reply_to=EPR(edition.anonymous) if request and outgoing.reply_expected else None,
         relates_to=outgoing.relates_to,
     )
-    return Message(policy.soap, outgoing.headers + addressing.render(headers, edition), outgoing.body)
+    addresses = addressing.render(headers, edition) if outgoing.addressed else ()
+    return Message(policy.soap, outgoing.headers + addresses, outgoing.body)
 
 
 def _encrypts(party: Party, outgoing: Outgoing) -> bool:
@@ -129,11 +132,12 @@ def fault_message(
     header = None
     if policy.soap is SOAP_1_1 and policy.reliability:
         header = reliability.SequenceFault.of(fault)
+    headers = (header.render(policy.reliability),) if header and policy.reliability else ()
     return Outgoing(
         Kind.FAULT,
         fault.action or policy.addressing.soap_fault_action,
         soap.render_fault(fault, policy.soap),
-        (header.render(policy.reliability),) if header and policy.reliability else (),
+        headers + soap.not_understood(fault, policy.soap),
         relates_to=relates_to,
         key=key if isinstance(key, ContextKey) else None,
     )

@@ -15,6 +15,7 @@ from castile.config import Settings
 from castile.endpoint.contexts import context_keys
 from castile.endpoint.keyring import Keyring, Users
 from castile.endpoint.kinds import Kind
+from castile.errors import QName
 from castile.policy import ENDORSING, EndpointPolicy, ProtectionPolicy
 from castile.security.anchors import Anchors
 from castile.security.certificates import CertificateKey, subject_of
@@ -64,6 +65,9 @@ class Party:
     """What a client writes as wsa:To in place of the address (CL-42)."""
     answers: Callable[[str], bool | None] = field(default=lambda _: None)
     """Whether a service's application answers this action; None: it doesn't say."""
+    implied: Callable[[str | None, QName | None], str] = field(default=lambda label, _: label or "")
+    """Of a message without addressing: the action that HTTP's label, if any, and the element in its
+    Body stand for. Raises `PeerError` where they disagree."""
     identify: NewId | None = None
     """Makes identifiers in place of `random`: absolute URIs, unique for ever."""
     keyring: Keyring = field(init=False)

@@ -93,6 +93,8 @@ class Turn:
         """
         headers, edition = self.inbound.addressing, self.inbound.edition
         answers = self.party.answers(headers.action)
+        if not self.inbound.addressed:  # HTTP's own request and response
+            return answers is not False
         if headers.reply_to is None:
             return answers is True and headers.message_id is not None and not edition.reply_to_required
         return answers is not False and headers.reply_to.address == edition.anonymous

@@ -366,6 +366,21 @@ def render_fault(fault: SOAPFault, soap: SOAPVersion) -> bytes:
     return f"<s:Fault{scope}>{text}</s:Fault>".encode()
 
 
+def not_understood(fault: SOAPFault, soap: SOAPVersion) -> tuple[Header, ...]:
+    """The headers that name what wasn't understood (SOAP 1.2 part 1, 5.4.8); SOAP 1.1 has none."""
+    return tuple(
+        Header(
+            "s",
+            soap.namespace,
+            "NotUnderstood",
+            f'<s:NotUnderstood xmlns:q="{escape_attribute(namespace)}" xmlns:s="{soap.namespace}" '
+            f'qname="q:{escape_attribute(local)}"></s:NotUnderstood>'.encode(),
+            whole=True,
+        )
+        for namespace, local in (fault.not_understood if soap is SOAP_1_2 else ())
+    )
+
+
 def _written(name: QName, names: dict[str, str]) -> str:
     """A QName as text; its prefix is noted in `names`."""
     uri, local = name

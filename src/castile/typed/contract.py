@@ -31,6 +31,8 @@ _ACTIONS: Final = (
 )
 """How editions name the action of a message; the first that is there counts."""
 
+_POLICY: Final = ("http://schemas.xmlsoap.org/ws/2004/09/policy", "http://www.w3.org/ns/ws-policy")
+
 Style = Literal["document", "rpc"]
 
 
@@ -108,6 +110,14 @@ class Contract:
     """By location: WSDL and schema documents, their imports among each other resolved by it."""
     ports: tuple[Port, ...]
     """In the order of the WSDL; those of other bindings than SOAP over HTTP are left out."""
+
+    @property
+    def has_policies(self) -> bool:
+        """Whether any document has a policy or refers to one."""
+        return any(
+            next(document.iter(*(f"{{{space}}}*" for space in _POLICY)), None) is not None
+            for document in self.documents.values()
+        )
 
     def port(self, name: str | None = None, service: str | None = None) -> Port:
         """The port of this name, else the first. Raises `UsageError` with the names that exist."""

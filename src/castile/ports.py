@@ -1,0 +1,76 @@
+"""What a service offers where: each port's path, its policies, and its part of the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from castile.errors import PolicyError, QName, UsageError
+from castile.policy import EndpointPolicy
+
+if TYPE_CHECKING:
+    from castile.typed.contract import Contract, Port
+
+Policies = EndpointPolicy | Sequence[EndpointPolicy]
+PortPolicies = Policies | Mapping[str, Policies] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One policy at one path."""
+
+    policy: EndpointPolicy
+    path: str | None = None
+    """Below the mount; None: any."""
+    port: Port | None = None
+    """None: a service without WSDL."""
+
+    @property
+    def implied(self) -> Callable[[str | None, QName | None], str]:
+        """The action of a message that has none of its own (`Party.implied`)."""
+        if self.port is None:
+            return lambda label, _: label or ""
+        from castile.typed.operations import implied
+
+        return partial(implied, self.port)
+
+
+def offers(policy: PortPolicies, contract: Contract | None) -> tuple[Offer, ...]:
+    """Every port with its policies. Raises `UsageError` and `PolicyError` for what can't be offered."""
+    if contract is None:
+        if policy is None or isinstance(policy, Mapping):
+            raise UsageError("a service without WSDL takes policy= with what it asks for")
+        return tuple(Offer(each) for each in _several(policy))
+    ports = contract.ports
+    if isinstance(policy, Mapping):
+        names = {port.name for port in ports}
+        if unknown := [name for name in policy if name not in names]:
+            raise UsageError(f"the WSDL has no port {unknown[0]!r}; it has: {', '.join(sorted(names))}")
+        ports = tuple(port for port in ports if port.name in policy)
+    paths = {port.name: urlsplit(port.address).path or "/" for port in ports}
+    one = len(set(paths.values())) == 1
+    return tuple(
+        Offer(replace(each, soap=port.soap), None if one else paths[port.name], port)
+        for port in ports
+        for each in _of(policy, port, contract)
+    )
+
+
+def _of(policy: PortPolicies, port: Port, contract: Contract) -> tuple[EndpointPolicy, ...]:
+    if isinstance(policy, Mapping):
+        return _several(policy[port.name])
+    if policy is not None:
+        return _several(policy)
+    if contract.has_policies:
+        raise PolicyError(f"the WSDL has policies: say what {port.name} asks for with policy=")
+    return (EndpointPolicy.of(soap=port.soap, reliable=False, secure=False, addressed=False),)
+
+
+def _several(policy: Policies) -> tuple[EndpointPolicy, ...]:
+    rows = (policy,) if isinstance(policy, EndpointPolicy) else tuple(policy)
+    if not rows:
+        raise UsageError("policy= is empty: a service takes at least one")
+    return rows
