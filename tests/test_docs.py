@@ -233,11 +233,25 @@ def test_links_lead_somewhere() -> None:
 
 @pytest.mark.row("RM-120")
 def test_promises_name_tests_that_exist() -> None:
-    named = set(re.findall(r"`(test_\w+)`", (PROJECT / "docs" / "delivery.md").read_text("utf-8")))
+    pages = "".join(read(f"docs/{name}.md") for name in ("delivery", "sealing"))
+    named = set(re.findall(r"`(test_\w+)`", pages))
     sources = "\n".join(path.read_text("utf-8") for path in (PROJECT / "tests").rglob("test_*.py"))
     there = set(re.findall(r"^def (test_\w+)", sources, re.MULTILINE))
     assert len(named) > 20
-    none_of(sorted(named - there), "These tests don't exist, and docs/delivery.md promises by them.")
+    none_of(
+        sorted(named - there),
+        "These tests don't exist, and docs/delivery.md or docs/sealing.md promises by them.",
+    )
+
+
+@pytest.mark.row("ST-23")
+def test_what_is_not_sealed_is_documented() -> None:
+    from castile.store.tables import TABLES
+
+    said = dict(re.findall(r"^\| (\w+) \| (side|[a-z_]+, .*) \|$", read("docs/sealing.md"), re.MULTILINE))
+    for table in TABLES:
+        readable = set(table.plain) - {"call"}  # stands for the key of a call, and doesn't show it
+        assert set(said[table.name.removeprefix("castile_")].split(", ")) == readable
 
 
 # ---------------------------------------------------------------- public names and examples

@@ -89,3 +89,24 @@ def test_what_is_no_store(tmp_path: Path) -> None:
     assert check(tmp_path / "no.db")[0] == 2
     (tmp_path / "text").write_text("a letter")
     assert check(tmp_path / "text")[0] == 3
+
+
+@pytest.mark.row("OP-12", "ST-21")
+def test_another_key(place: Path) -> None:
+    new = bytes(32)
+
+    def reseal(*keys: bytes) -> tuple[int, str]:
+        given = {"CASTILE_STORE_KEY": " ".join(key.hex() for key in keys)}
+        result = CliRunner().invoke(main, ["store", "reseal", str(place), "--wait", "0.2"], env=given)
+        return result.exit_code, result.output
+
+    assert reseal(KEY)[0] == 2
+    store = opened(place)
+    status, text = reseal(new, KEY)
+    assert (status, f"processes {os.getpid()} have the store" in text) == (3, True)
+    store.close()
+    status, text = reseal(new, KEY)
+    assert status == 0
+    assert "the old one opens nothing any more" in text
+    assert check(place)[0] == 3
+    opened(place, new).close()

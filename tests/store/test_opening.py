@@ -15,7 +15,7 @@ from castile.errors import StoreError, StoreInvalid, StoreTooNew, UsageError
 from castile.store import lock, migrations, tables
 from castile.store.lock import file_system
 from castile.store.owners import owners
-from castile.store.seal import key_file, load_key
+from castile.store.seal import key_file, load_keys
 
 from .samples import KEY, START, do, fill, opened, plain, source
 
@@ -254,9 +254,9 @@ def test_where_a_key_can_come_from(tmp_path: Path) -> None:
     environment = {"MINE": KEY.hex(), "CASTILE_STORE_KEY": f"file:{raw}"}
     seals: list[store.Seal] = [KEY, lambda: KEY, raw, f"file:{hexadecimal}", "env:MINE", "require", None]
     for seal in seals:
-        assert load_key(seal, place, new=True, environment=environment) == KEY
-    assert load_key(None, place, new=True, environment={}) != KEY
-    assert load_key(None, place, new=False, environment={}) == load_key(key_file(place), place, new=False)
+        assert load_keys(seal, place, new=True, environment=environment) == (KEY,)
+    assert load_keys(None, place, new=True, environment={}) != (KEY,)
+    assert load_keys(None, place, new=False, environment={}) == load_keys(key_file(place), place, new=False)
 
 
 @pytest.mark.row("ST-20")
@@ -266,19 +266,19 @@ def test_keys_that_are_none(tmp_path: Path) -> None:
     open_to_all.write_bytes(KEY)
     open_to_all.chmod(0o640)
     with pytest.raises(StoreInvalid, match=r"open to others \(mode 0640\): chmod 600"):
-        load_key(open_to_all, place, new=True)
+        load_keys(open_to_all, place, new=True)
     with pytest.raises(StoreInvalid, match="can't be read"):
-        load_key(tmp_path / "missing", place, new=True)
+        load_keys(tmp_path / "missing", place, new=True)
     with pytest.raises(UsageError, match="must be 32 bytes"):
-        load_key(b"short", place, new=True)
+        load_keys(b"short", place, new=True)
     with pytest.raises(UsageError, match="must be 32 bytes"):
-        load_key(lambda: b"short", place, new=True)
+        load_keys(lambda: b"short", place, new=True)
     with pytest.raises(UsageError, match="seal= takes"):
-        load_key("a passphrase", place, new=True)
+        load_keys("a passphrase", place, new=True)
     with pytest.raises(UsageError, match="CASTILE_STORE_KEY isn't set"):
-        load_key("require", place, new=True, environment={})
+        load_keys("require", place, new=True, environment={})
     with pytest.raises(StoreInvalid, match="MINE holds no key") as caught:
-        load_key("env:MINE", place, new=True, environment={"MINE": "not a key at all"})
+        load_keys("env:MINE", place, new=True, environment={"MINE": "not a key at all"})
     assert "not a key at all" not in repr(caught.value.__cause__) + repr(caught.value)
     assert not key_file(place).exists()
 

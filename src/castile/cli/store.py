@@ -1,4 +1,4 @@
-"""``castile store``: whether a store is whole, and who has it open."""
+"""``castile store``: whether a store is whole, who has it open, and another sealing key for it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from castile.cli.options import JSON, SEAL, STORE, existing
+from castile.cli.options import JSON, SEAL, STORE, WAIT, existing
 
 if TYPE_CHECKING:
     from castile.store.checking import Checked
@@ -22,6 +22,7 @@ def store() -> None:
 
     \b
         castile store check bank.db
+        castile store reseal bank.db
     """
 
 
@@ -46,6 +47,34 @@ def check(store: Path, seal: str | None, as_json: bool) -> None:
     else:
         _write(found)
     sys.exit(0 if found.whole else 1)
+
+
+@store.command(epilog="Example: castile store reseal bank.db --json")
+@STORE
+@SEAL
+@WAIT
+@JSON
+def reseal(store: Path, seal: str | None, wait: float, as_json: bool) -> None:
+    """Seal STORE with another key: what is in it, and whatever comes. The old key opens nothing then.
+
+    Where castile made the key, in the file beside STORE, it makes another one. A key of your own
+    (environment, file) holds two for this, with a blank or a new line between them: the new one,
+    and the old one behind it. Processes may have STORE open: they take the new key from where they
+    had the old one, or are named. What was interrupted is finished by the next run.
+
+    
+        castile store reseal bank.db
+        CASTILE_STORE_KEY="$NEW $OLD" castile store reseal bank.db
+    """
+    from castile.store.resealing import reseal as resealed
+
+    done = resealed(existing(store), seal, seconds=wait)
+    if as_json:
+        click.echo(json.dumps(asdict(done), indent=2))
+        return
+    click.echo(f"{done.rows} rows sealed anew with the key {done.key}; the old one opens nothing any more")
+    if done.unreadable:
+        click.echo(f"{done.unreadable} rows couldn't be read and stay as they are (castile store check)")
 
 
 def _write(found: Checked) -> None:

@@ -8,7 +8,7 @@ nothing of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ from castile.store.records import (
     OutboxKind,
     OutboxRow,
     ReplyRow,
+    Resealing,
     Side,
     SourceRecord,
 )
@@ -48,10 +49,11 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-Seal = bytes | str | Path | Callable[[], bytes] | None
+Seal = bytes | Sequence[bytes] | str | Path | Callable[[], bytes | Sequence[bytes]] | None
 """The key-encryption key: 32 bytes, ``"env:NAME"``, ``"file:PATH"``, a path, or a function that
 fetches it. ``"require"``: the environment must name one. None: ``CASTILE_STORE_KEY``, else a key
-file beside the store, made at need."""
+file beside the store, made at need. Each may hold several keys, in a text with white space between
+them: the first one is to seal, and what older ones have sealed opens too (features ST-21)."""
 
 
 class Unchanged(Enum):
@@ -332,6 +334,10 @@ class Transaction(Protocol):
     def sweep(self, now: Now, limit: int) -> int:
         """Delete up to `limit` rows that have outlived their retention; how many. Call again
         while it returns `limit`."""
+
+    def reseal(self, before: Resealing | None, limit: int) -> Resealing:
+        """Go on to another sealing key, by up to `limit` rows; call again with what it returns until
+        that is done (`castile.store.resealing`). UsageError: there is no new key."""
 
     def damaged(self) -> list[Damage]:
         """Rows that were found unreadable."""

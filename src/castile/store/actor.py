@@ -331,6 +331,9 @@ class Actor:
             if seen and opened.ownership.gone(opened.connection):
                 signs.append(Sign.DIED)
             self._version = version
+            if signs and opened.keyring.changed(opened.connection):
+                with self._writing():
+                    opened.refresh()
             if opened.ownership.replaced():
                 self._fenced = StoreFenced(f"the file of the store {opened.name} was replaced: open it again")
         except (*SQLiteErrors, StoreError) as error:
@@ -406,6 +409,7 @@ class Actor:
             opened.reconnect()
             transaction.reconnected()
             self._version = 0  # another connection counts anew
+        opened.refresh()
         return opened
 
     def _commit(self, opened: Database, transaction: SQLiteTransaction, batch: list[_Step]) -> list[_Step]:

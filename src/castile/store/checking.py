@@ -15,17 +15,7 @@ from castile.store.lock import lives
 from castile.store.mark import commits_of, mark_file
 from castile.store.owners import Owner, owners
 from castile.store.reading import Reading
-from castile.store.tables import (
-    CONTEXTS,
-    DESTINATIONS,
-    INBOX,
-    OUTBOX,
-    REPLIES,
-    SOURCES,
-    BrokenRow,
-    R,
-    Table,
-)
+from castile.store.tables import TABLES, BrokenRow, R, Table
 
 if TYPE_CHECKING:
     from castile.store import Seal
@@ -67,18 +57,11 @@ def check(path: Path, seal: Seal) -> Checked:
         pages = [str(line) for (line,) in connection.execute(f"PRAGMA integrity_check({_TOLD})")]
         rows: dict[str, int] = {}
         unreadable: list[str] = []
-        for count, broken in (
-            _read(database, CONTEXTS),
-            _read(database, SOURCES),
-            _read(database, DESTINATIONS),
-            _read(database, OUTBOX),
-            _read(database, INBOX),
-            _read(database, REPLIES),
-        ):
+        for count, broken in (_read(database, table) for table in TABLES):
             rows |= count
             unreadable += broken
         known = owners(connection)
-        marks = commits_of(mark_file(path), database.store)
+        marks = commits_of(mark_file(path), database.keyring.store)
         behind = {each.id: each.commits for each in known}
         return Checked(
             schema=migrations.version_of(connection, database.name),

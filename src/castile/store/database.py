@@ -14,8 +14,9 @@ from castile.clock import Now
 from castile.config import Durability, Settings
 from castile.errors import StoreBusy, StoreDamaged, StoreError, StoreFull, StoreInvalid
 from castile.store import mark, migrations
+from castile.store.keyring import Keyring
 from castile.store.owners import Ownership
-from castile.store.seal import KEY_BYTES, BrokenSeal, Sealer, load_key, sync_directory
+from castile.store.seal import Ring, sync_directory
 
 if TYPE_CHECKING:
     from castile.store import Seal
@@ -25,7 +26,6 @@ BUSY_SECONDS: Final = 5.0
 CHECKPOINT_PAGES: Final = 2_000
 """The WAL is copied back after about 8 MB: longer ones cost memory and time at the next start."""
 _SYNCHRONOUS: Final = {"full": "FULL", "normal": "NORMAL", "off": "OFF"}
-_PROOF: Final = b"castile meta key"
 _PRIMARY: Final = 0xFF
 
 
@@ -59,8 +59,8 @@ class Database:
     """A connection to an opened, migrated store, and its sealer. For one thread only, which holds
     the writer's lock for everything here."""
 
-    store = b""
-    """The store's own id."""
+    keyring: Keyring
+    sealer: Ring
     ownership: Ownership | None = None
     """None in memory, and where it is only read."""
 
@@ -70,12 +70,13 @@ class Database:
         self.name = str(path) if path else "in memory"
         self.settings = settings
         self._written = 0
+        self._seen = -1
         new = path is None or not path.exists() or path.stat().st_size == 0
         if path is not None and new:
             _refuse_lost(path)
             _make(path)
         with self._connecting():
-            self.sealer = self._opened(seal, new=new)
+            self._open(seal, new=new)
         self.connected = True
 
     @property
@@ -110,8 +111,9 @@ class Database:
         with self._connecting():
             self._configure()
             self._synchronise(self.settings.durability)
+            self._seen = -1  # another connection counts anew
             found = self.connection.execute("SELECT value FROM castile_meta WHERE name = 'store'").fetchone()
-            if found is None or found[0] != self.store:
+            if found is None or found[0] != self.keyring.store:
                 raise StoreInvalid(f"{self.name} isn't the store any more that it was")
             self.connected = True
 
@@ -120,13 +122,10 @@ class Database:
         self.connected = False
         self.connection.close()
 
-    def _opened(self, seal: Seal, *, new: bool) -> Sealer:
+    def _open(self, seal: Seal, *, new: bool) -> None:
         connection = self.connection
         version = migrations.version_of(connection, self.name)
-        if self.path is not None:
-            key = load_key(seal, self.path, new=new or not version)
-        else:
-            key = os.urandom(KEY_BYTES)
+        self.keyring = Keyring(seal, self.path, self.name, new=new or not version)
         if not version:
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         self._configure()
@@ -135,9 +134,8 @@ class Database:
         self._synchronise("full")
         if version < migrations.VERSION:
             migrations.migrate(connection, version)
-        sealer = self._sealer(key)
+        self.sealer = self.keyring.ring(connection)
         self._synchronise(self.settings.durability)
-        return sealer
 
     def _synchronise(self, durability: Durability) -> None:
         self.connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[durability]}")
@@ -158,34 +156,6 @@ class Database:
         connection.execute("PRAGMA temp_store = MEMORY")
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA cell_size_check = ON")
-
-    def _sealer(self, key: bytes) -> Sealer:
-        """The sealer of this store, after a proof that the key is the store's."""
-        connection = self.connection
-        rows = dict(connection.execute("SELECT name, value FROM castile_meta"))
-        store, proof = rows.get("store"), rows.get("key")
-        if store is None:
-            store = os.urandom(16)
-            sealer = Sealer(key, store)
-            connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(
-                "INSERT INTO castile_meta (name, value) VALUES (?, ?)",
-                [("store", store), ("key", sealer.seal(_PROOF, _PROOF))],
-            )
-            connection.execute("COMMIT")
-            self.store = store
-            return sealer
-        if not isinstance(store, bytes) or not isinstance(proof, bytes):
-            raise StoreInvalid(f"the store {self.name} has lost its own id or the proof of its key")
-        self.store, sealer = store, Sealer(key, store)
-        try:
-            sealer.open(proof, _PROOF)
-        except BrokenSeal as error:
-            raise StoreInvalid(
-                f"the sealing key isn't the one of the store {self.name}: nothing in it can be read; "
-                "give the key that it was made with (seal=, CASTILE_STORE_KEY or its .key file)"
-            ) from error
-        return sealer
 
     def note_writes(self, pages: int) -> None:
         """About so many pages went to the write-ahead log."""
@@ -214,11 +184,45 @@ class Database:
     def enter(self, now: Now, doubt: Callable[[str], None]) -> None:
         """Become one of the store's owners; see `Ownership.enter`."""
         if self.path is not None:
-            self.ownership = Ownership(self.path, self.store, self.settings.durability)
+            keyring = self.keyring
+            self.ownership = Ownership(self.path, keyring.store, self.settings.durability, keyring.known)
             try:
                 self.ownership.enter(self.connection, now, doubt)
+                if keyring.wanted():
+                    self.connection.execute("BEGIN IMMEDIATE")
+                    self.turn()
+                    self.connection.execute("COMMIT")
+                    self.sealer = keyring.ring(self.connection)
             except SQLiteErrors as error:
                 raise translated(error, self.name) from error
+
+    def refresh(self) -> None:
+        """Before a batch: whether another process has changed the sealing keys.
+
+        StoreInvalid: the one that seals now isn't at hand.
+        """
+        version = self.data_version()
+        if version == self._seen:
+            return
+        if self.keyring.changed(self.connection):
+            self.sealer = self.keyring.refresh(self.connection)
+            if self.ownership is not None:
+                self.ownership.note_keys(self.connection, self.keyring.known)
+        self._seen = version
+
+    def forget_keys(self) -> None:
+        """This transaction changes them: they are looked at anew once it is over, whatever became of it."""
+        self._seen = -1
+
+    def turn(self) -> list[int]:
+        """The first key at hand seals from the next transaction on. The pids of processes that don't
+        know it: then nothing is changed."""
+        wanted, ignorant = self.keyring.wanted(), list[int]()
+        if wanted and self.ownership is not None:
+            ignorant = self.ownership.without_key(self.connection, wanted)
+        if not ignorant:
+            self.keyring.turn(self.connection)
+        return ignorant
 
     def data_version(self) -> int:
         """Another number than before: another connection has committed something."""

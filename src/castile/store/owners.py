@@ -50,11 +50,12 @@ class Ownership:
     """This opening among the others. What takes a connection runs in its transaction, under the
     writer lock, but for `others`."""
 
-    def __init__(self, path: Path, store: bytes, durability: Durability) -> None:
-        """`store`: the id of the store."""
+    def __init__(self, path: Path, store: bytes, durability: Durability, keys: list[str]) -> None:
+        """`store`: the id of the store. `keys`: those of the sealing keys at hand."""
         self._path = path
         self._store = store
         self._durability = durability
+        self._keys = " ".join(keys)
         self._mark = Mark(path)
         self._lock: OwnerLock | None = None
         self._commits = 0
@@ -113,9 +114,9 @@ class Ownership:
         while self._lock is None:
             self.id = (
                 connection.execute(
-                    "INSERT INTO castile_owners (pid, host, since, commits, durability) "
-                    "VALUES (?, ?, ?, 1, ?)",
-                    [os.getpid(), socket.gethostname(), now.utc, self._durability],
+                    "INSERT INTO castile_owners (pid, host, since, commits, durability, keys) "
+                    "VALUES (?, ?, ?, 1, ?, ?)",
+                    [os.getpid(), socket.gethostname(), now.utc, self._durability, self._keys],
                 ).lastrowid
                 or 0
             )
@@ -153,6 +154,17 @@ class Ownership:
             "SELECT id FROM castile_owners WHERE ended IS NULL AND id <> ?", [self.id]
         ).fetchall()
         return [owner for (owner,) in rows]
+
+    def note_keys(self, connection: sqlite3.Connection, keys: list[str]) -> None:
+        """This owner has the sealing keys with these ids, from now on."""
+        connection.execute("UPDATE castile_owners SET keys = ? WHERE id = ?", [" ".join(keys), self.id])
+
+    def without_key(self, connection: sqlite3.Connection, key: str) -> list[int]:
+        """The pids of living owners that haven't this sealing key."""
+        rows = connection.execute(
+            "SELECT id, pid, keys FROM castile_owners WHERE ended IS NULL AND id <> ?", [self.id]
+        ).fetchall()
+        return [pid for owner, pid, keys in rows if key not in keys.split() and lives(self._path, owner)]
 
     @property
     def company(self) -> bool:

@@ -15,7 +15,7 @@ from castile.config import Settings
 from castile.errors import StoreInvalid
 from castile.store import migrations
 from castile.store.database import BUSY_SECONDS, Database, SQLiteErrors, translated
-from castile.store.seal import load_key
+from castile.store.keyring import Keyring
 from castile.store.sqlite import SQLiteTransaction
 
 if TYPE_CHECKING:
@@ -53,7 +53,10 @@ class Reading(Database):
         except sqlite3.Error as error:
             raise translated(error, self.name) from error
         try:
-            self.sealer = self._sealer(self._key(seal))
+            self._prepare()
+            self.keyring = Keyring(seal, path, self.name, new=False)
+            # What an older key sealed, and that isn't at hand, is unreadable, and all else isn't.
+            self.sealer = self.keyring.ring(self.connection, lenient=True)
         except SQLiteErrors as error:
             self.connection.close()
             raise translated(error, self.name) from error
@@ -61,7 +64,7 @@ class Reading(Database):
             self.connection.close()
             raise
 
-    def _key(self, seal: Seal) -> bytes:
+    def _prepare(self) -> None:
         connection = self.connection
         version = migrations.version_of(connection, self.name)
         if version < migrations.VERSION:
@@ -69,7 +72,6 @@ class Reading(Database):
                 f"{self.name} has schema {version or 'none'}, and reading it takes schema "
                 f"{migrations.VERSION}: a program that opens the store brings it up to date"
             )
-        key = load_key(seal, Path(self.name), new=False)
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA temp_store = MEMORY")
         # Hides the store's own table: a row that is found damaged is noted here, and goes with the
@@ -77,4 +79,3 @@ class Reading(Database):
         connection.execute(
             "CREATE TEMP TABLE castile_damage (name, key, sequence, reason, found, PRIMARY KEY (name, key))"
         )
-        return key

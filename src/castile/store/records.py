@@ -189,6 +189,23 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True)
+class Resealing:
+    """How far a store has come on its way to another sealing key."""
+
+    key: str
+    """Id of the new key."""
+    waits_for: tuple[int, ...] = ()
+    """Pids of processes that don't know it: nothing has changed yet."""
+    table: int = 0
+    row: int = 0
+    rows: int = 0
+    """So many were sealed anew."""
+    unreadable: int = 0
+    done: bool = False
+    """The old key is retired."""
+
+
+@dataclass(frozen=True, slots=True)
 class Damage:
     """A row that can't be read any more."""
 

@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 from castile.clock import Clock, Now
 from castile.errors import Exchange, SecurityFailure, StoreDamaged, StoreError, StoreFull, UsageError
 from castile.protocol.conversation import at_least
-from castile.store import UNCHANGED, Adopted, Unchanged
+from castile.store import UNCHANGED, Adopted, Unchanged, resealing
 from castile.store.application import ApplicationConnection, Loan
 from castile.store.database import Database
 from castile.store.owners import Owner, owners
@@ -30,6 +30,7 @@ from castile.store.records import (
     OutboxKind,
     OutboxRow,
     ReplyRow,
+    Resealing,
     Side,
     SourceRecord,
 )
@@ -72,7 +73,6 @@ class SQLiteTransaction:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._connection = database.connection
-        self._sealer = database.sealer
         self._clock = clock
         self._application: ApplicationConnection | None = None
         self._states: dict[tuple[str, str], tuple[Row, object]] = {}
@@ -247,7 +247,7 @@ class SQLiteTransaction:
         return self._one(OUTBOX, "WHERE message_id = ?", [message_id])
 
     def outbox_by_key(self, endpoint: str, key: str) -> OutboxRow | None:
-        return self._one(OUTBOX, "WHERE call = ?", [self._sealer.lookup(call_key(endpoint, key))])
+        return self._one(OUTBOX, *self._called(endpoint, key))
 
     def reply_to(self, sequence: str, number: int) -> OutboxRow | None:
         return self._one(OUTBOX, "WHERE answers_sequence = ? AND answers_number = ?", [sequence, number])
@@ -411,7 +411,11 @@ class SQLiteTransaction:
         return self._one(REPLIES, "WHERE message_id = ?", [message_id])
 
     def reply_by_key(self, endpoint: str, key: str) -> ReplyRow | None:
-        return self._one(REPLIES, "WHERE call = ?", [self._sealer.lookup(call_key(endpoint, key))])
+        return self._one(REPLIES, *self._called(endpoint, key))
+
+    def _called(self, endpoint: str, key: str) -> tuple[str, list[bytes]]:
+        wanted = self._database.sealer.lookups(call_key(endpoint, key))
+        return f"WHERE call IN ({', '.join('?' * len(wanted))})", wanted
 
     def forget_reply(self, message_id: str) -> None:
         self._change(REPLIES.delete, [message_id])
@@ -500,6 +504,9 @@ class SQLiteTransaction:
         swept += self._sweep_sequences("destination", kept, limit - swept)
         return swept
 
+    def reseal(self, before: Resealing | None, limit: int) -> Resealing:
+        return resealing.step(self._database, self._connection, before, limit)
+
     def damaged(self) -> list[Damage]:
         rows = self._connection.execute("SELECT name, key, sequence, reason, found FROM castile_damage")
         return [Damage(*row) for row in rows]
@@ -548,7 +555,7 @@ class SQLiteTransaction:
     def _write(self, table: Table[R], statement: str, record: R) -> None:
         if table.owned and self.owner and not record.owner:  # type: ignore[attr-defined]
             record = replace(record, owner=self.owner)  # type: ignore[type-var]
-        row = table.write(record, self._sealer)
+        row = table.write(record, self._database.sealer)
         try:
             self._change(statement, row)
         except sqlite3.IntegrityError as error:
@@ -571,11 +578,11 @@ class SQLiteTransaction:
         The row itself decides, not what this process believes: it must be the same to the bit.
         """
         if not table.rewritten:
-            return table.read(row, self._sealer)
+            return table.read(row, self._database.sealer)
         known = self._states.get((table.name, table.key_of(row)))
         if known is not None and known[0] == row:
             return typing.cast(R, known[1])
-        record = table.read(row, self._sealer)
+        record = table.read(row, self._database.sealer)
         self._remember(table, row, record)
         return record
 
@@ -605,7 +612,7 @@ class SQLiteTransaction:
         if row is None:
             return False
         try:
-            statement, values = table.update(row, changes, self._sealer)
+            statement, values = table.update(row, changes, self._database.sealer)
         except BrokenRow as error:
             raise self._damaged(table, table.key_of(row), _sequence_of(table, row), error) from error
         self._change(statement, values)

@@ -32,7 +32,7 @@ from castile.store.records import (
     ReplyRow,
     SourceRecord,
 )
-from castile.store.seal import BrokenSeal, Sealer
+from castile.store.seal import BrokenSeal, Ring
 
 R = TypeVar("R")
 SQLValue = int | float | str | bytes | None
@@ -64,7 +64,7 @@ class Table(Generic[R]):
     `key`: the columns that find a row. `sealed`: fields in sealed columns. `mutable`: fields
     that change after the row was written, sealed ones among them; all others are fixed, unless
     the whole row is written anew each time. `derived`: columns made from the record, for
-    queries; `hidden`: like them, but through `Sealer.lookup`.
+    queries; `hidden`: like them, but through `Ring.lookup`.
     """
 
     def __init__(
@@ -87,6 +87,7 @@ class Table(Generic[R]):
         """Whether rows belong to a process."""
         fields = [field for field in fields if field != "owner"]
         self._sealed = tuple(_sealed(field, hints[field]) for field in fields if field in sealed)
+        self.sealed = tuple(column.name for column in self._sealed)
         fixed = [field for field in fields if field not in sealed and field not in mutable]
         changing = [field for field in fields if field not in sealed and field in mutable]
         self._fields = (*fixed, *changing)
@@ -122,9 +123,14 @@ class Table(Generic[R]):
         self.select_plain = (
             f"SELECT {', '.join(self.plain)}, {empties}, checksum FROM {self.name} WHERE {self.found}"
         )
+        foreign = " OR ".join(f"substr({name}, 1, 5) <> ?" for name in self.sealed)
+        self.select_foreign = (
+            f"SELECT rowid, {names} FROM {self.name} WHERE rowid > ? AND ({foreign}) ORDER BY rowid LIMIT ?"
+        )
+        """Rows with anything in them that isn't sealed by one key, given its head for each column."""
         self._updates: dict[tuple[str, ...], str] = {}
 
-    def write(self, record: R, sealer: Sealer) -> list[SQLValue]:
+    def write(self, record: R, sealer: Ring) -> list[SQLValue]:
         """The row of a record, in the order of `columns`."""
         values: list[SQLValue] = [column(record) for column in self._derived]
         for hidden in self._hidden:
@@ -146,7 +152,7 @@ class Table(Generic[R]):
             sealed.append(typing.cast("Owned", record).owner)
         return [*values, *sealed, checksum]
 
-    def read(self, row: Row, sealer: Sealer) -> R:
+    def read(self, row: Row, sealer: Ring) -> R:
         """The record of a row.
 
         BrokenRow: a seal or the checksum is broken, or a value doesn't fit.
@@ -175,7 +181,7 @@ class Table(Generic[R]):
         except (BrokenSeal, codec.CodecError, ValueError, TypeError) as error:
             raise BrokenRow(str(error)) from error
 
-    def update(self, row: Row, changes: Mapping[str, object], sealer: Sealer) -> tuple[str, list[SQLValue]]:
+    def update(self, row: Row, changes: Mapping[str, object], sealer: Ring) -> tuple[str, list[SQLValue]]:
         """The statement that changes mutable columns of the row that `select_plain` found, and
         its values.
 
@@ -326,3 +332,4 @@ REPLIES: Final = Table(
     mutable=("consumed",),
     hidden={"call": lambda row: None if row.key is None else call_key(row.endpoint, row.key)},
 )
+TABLES: Final[tuple[Table[typing.Any], ...]] = (CONTEXTS, SOURCES, DESTINATIONS, OUTBOX, INBOX, REPLIES)
