@@ -66,6 +66,39 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class DocumentLimits:
+    """The same for WSDLs, schemas and policies: read once, and larger than a message."""
+
+    bytes: int = 5 << 20
+    """Of one document; the largest public WSDLs have one or two million."""
+    documents: int = 100
+    """In all, with everything that they import."""
+    imports: int = 10
+    """How deep imports nest, and PolicyReferences."""
+    elements: int = 200_000
+    """Of one document: an element per 25 bytes."""
+    namespaces: int = 20_000
+    """Of one document: generators declare prefixes anew on every element."""
+    policy_nodes: int = 10_000
+    """Elements of one policy, and assertions of its normal form; real ones have some hundreds."""
+    policy_alternatives: int = 64
+    """Of one effective policy: `n` optional assertions make 2^n."""
+    operations: int = 5_000
+    """Of all ports together."""
+    seconds: float = 10.0
+    """To fetch one document."""
+
+    @property
+    def xml(self) -> Limits:
+        """How one of them is parsed."""
+        return Limits(
+            message_bytes=self.bytes,
+            elements=self.elements,
+            namespaces=self.namespaces,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Timers:
     """Seconds, unless the name says otherwise."""
 

@@ -214,6 +214,21 @@ FAMILIES: Final = {
     )
 }
 
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyLanguage:
+    """An edition of WS-Policy."""
+
+    name: str
+    namespace: str
+
+
+WSP_1_2: Final = PolicyLanguage("WS-Policy 1.2", "http://schemas.xmlsoap.org/ws/2004/09/policy")
+WSP_DRAFT: Final = PolicyLanguage("WS-Policy draft 2006/07", "http://www.w3.org/2006/07/ws-policy")
+WSP_1_5: Final = PolicyLanguage("WS-Policy 1.5", "http://www.w3.org/ns/ws-policy")
+WSP: Final = {row.namespace: row for row in (WSP_1_2, WSP_DRAFT, WSP_1_5)}
+
 PREFIXES: Final = {
     SOAP_1_1.namespace: "s",
     SOAP_1_2.namespace: "s",

@@ -8,6 +8,7 @@ has no DTD, no entities of its own, no processing instructions and absolute name
 from __future__ import annotations
 
 import re
+from codecs import lookup
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from html import unescape
@@ -46,6 +47,12 @@ _DECLARATION: Final = re.compile(
     rb"""(?:\s+standalone\s*=\s*(?:"yes"|'yes'|"no"|'no'))?\s*\?>"""
 )
 _LABEL: Final = re.compile(r"""<\?xml\s[^>]*?(\sencoding\s*=\s*["']([^"']*)["'])""")
+_SINGLE_BYTE: Final = frozenset(
+    ("ascii", "cp1250", "cp1251", "cp1252", "iso8859-1", "iso8859-2", "iso8859-15")
+)
+"""By Python's names: what WSDLs are found in beside Unicode."""
+_ASIDE_END: Final = {b"<?": b"?>", b"<!--": b"-->", b"<![CDATA[": b"]]>"}
+_ASIDE: Final = re.compile(rb"<(?:\?|!--|!\[CDATA\[)")
 _SPECIAL_MARKUP: Final = re.compile(rb"<[!?]")
 _NAME: Final = re.compile(rb"[^\s/>]++")
 _ATTRIBUTE: Final = re.compile(rb"""\s++([^\s=>]++)\s*+=\s*+("[^"]*+"|'[^']*+')""")
@@ -82,6 +89,56 @@ def parse(payload: bytes, limits: Limits) -> Element:
     return _parse(_utf8(payload), limits)
 
 
+def parse_document(octets: bytes, limits: Limits) -> Element:
+    """The root of a WSDL, a schema or a policy: as `parse`, but more lenient where SOAP is stricter.
+
+    A single-byte encoding that its declaration names is read too; processing instructions, such as
+    a style sheet's, are passed over; relative namespace URIs, which have no canonical form, are
+    read. Line numbers stay what they were.
+    """
+    if len(octets) > limits.message_bytes:
+        raise Malformed(f"the document has {len(octets)} bytes, more than {limits.message_bytes}")
+    declaration = _DECLARATION.match(octets)
+    if declaration is not None and declaration[1] is not None:
+        octets = _decoded(octets, declaration)
+    document = _utf8(octets)
+    return _parse(_without_instructions(document), limits, lenient=True)
+
+
+def _decoded(octets: bytes, declaration: re.Match[bytes]) -> bytes:
+    """The document in UTF-8, its declaration of a single-byte encoding taken out."""
+    try:
+        encoding = lookup(declaration[1].decode()).name
+    except LookupError:
+        encoding = ""
+    if encoding == "utf-8":
+        return octets
+    if encoding not in _SINGLE_BYTE:
+        raise Malformed(f"the encoding {declaration[1].decode()} is not one that is read here")
+    try:
+        text = octets[declaration.end() :].decode(encoding)
+    except UnicodeDecodeError:
+        raise Malformed(f"the document is not in the encoding {encoding} that it declares") from None
+    return b"\n" * declaration[0].count(b"\n") + text.encode()
+
+
+def _without_instructions(document: bytes) -> bytes:
+    """The document without processing instructions outside of comments and CDATA sections."""
+    if document.find(b"<?", 1) < 0:
+        return document
+    pieces: list[bytes] = []
+    position = kept = 0
+    while (found := _ASIDE.search(document, position)) is not None:
+        end = _ASIDE_END[found[0]]
+        position = document.find(end, found.end()) + len(end)
+        if position < len(end):  # without end: lxml will say so
+            break
+        if found[0] == b"<?" and found.start() > 0:
+            pieces += document[kept : found.start()], b"\n" * document.count(b"\n", found.start(), position)
+            kept = position
+    return b"".join((*pieces, document[kept:]))
+
+
 def parse_fragment(
     octets: bytes, context: Element, limits: Limits, *, default: bool = True
 ) -> tuple[str | None, list[Element]]:
@@ -105,7 +162,7 @@ def parse_fragment(
     return wrapper.text, list(wrapper)
 
 
-def _parse(document: bytes, limits: Limits) -> Element:
+def _parse(document: bytes, limits: Limits, *, lenient: bool = False) -> Element:
     scan = document
     declaration = _DECLARATION.match(document)
     if declaration is not None:
@@ -115,7 +172,7 @@ def _parse(document: bytes, limits: Limits) -> Element:
         scan = document[declaration.end() :]
     suspect = _measure(scan, limits)
     root = _build(document)
-    _check_tree(root, limits, suspect)
+    _check_tree(root, limits, suspect and not lenient)
     return root
 
 
@@ -183,7 +240,7 @@ def _without_asides(scan: bytes, limits: Limits) -> tuple[bytes, int]:
         elif scan.startswith(b"<![CDATA[", start):
             end = scan.find(b"]]>", start + 9)
         else:
-            raise Malformed("a document type declaration (DOCTYPE) is not allowed in SOAP")
+            raise Malformed("a document type declaration (DOCTYPE) is not allowed")
         if end < 0:
             raise Malformed("a comment or CDATA section without end")
         pieces.append(scan[position:start])
@@ -264,7 +321,7 @@ def _check_tree(root: Element, limits: Limits, suspect: bool) -> None:
     """What only the tree tells exactly."""
     tree = root.getroottree()
     if tree.docinfo.internalDTD is not None:  # _without_asides refused it already
-        raise Malformed("a document type declaration (DOCTYPE) is not allowed in SOAP")
+        raise Malformed("a document type declaration (DOCTYPE) is not allowed")
     if _deeper_than(limits.depth)(root):
         raise Malformed(f"elements nested more than {limits.depth} deep")
     if suspect:

@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "contexts": "castile.cli.contexts:contexts",
     "demo": "castile.demo.command:demo",
     "explain": "castile.cli.explain:explain",
+    "inspect": "castile.cli.inspect:inspect",
     "sequences": "castile.cli.sequences:sequences",
     "store": "castile.cli.store:store",
 }

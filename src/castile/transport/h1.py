@@ -1,4 +1,4 @@
-"""HTTP/1.1 as bytes, without a socket: one POST out, one answer in (RFC 9112).
+"""HTTP/1.1 as bytes, without a socket: one request out, one answer in (RFC 9112).
 
 Strict where leniency lets two readers of one stream disagree: a length in two ways, folded or
 bare line ends, an unknown transfer coding. Bounded before the work: head, body, and what a
@@ -81,9 +81,16 @@ def address_of(url: str) -> Address:
     return Address(tls, host, port or (443 if tls else 80), target, credentials)
 
 
-def compose(address: Address, target: str, headers: tuple[tuple[str, str], ...], body: bytes) -> bytes:
-    """The bytes of a POST. `UsageError` for a header that would change its framing."""
-    lines = [f"POST {target} HTTP/1.1", f"Host: {address.authority}", f"Content-Length: {len(body)}"]
+def compose(
+    address: Address, target: str, headers: tuple[tuple[str, str], ...], body: bytes | None
+) -> bytes:
+    """The bytes of a POST; of a GET without `body`.
+
+    `UsageError` for a header that would change its framing.
+    """
+    lines = [f"{'GET' if body is None else 'POST'} {target} HTTP/1.1", f"Host: {address.authority}"]
+    if body is not None:
+        lines.append(f"Content-Length: {len(body)}")
     names = set()
     for name, value in headers:
         names.add(lower := name.lower())
@@ -95,7 +102,7 @@ def compose(address: Address, target: str, headers: tuple[tuple[str, str], ...],
     if address.credentials and "authorization" not in names:
         lines.append(f"Authorization: {address.credentials}")
     try:
-        return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
+        return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + (body or b"")
     except UnicodeEncodeError:
         raise UsageError("an HTTP header holds a character outside Latin-1") from None
 
@@ -173,7 +180,7 @@ class Reader:
         if self.status < 200:
             self._interim += 1
             if self.status == 101 or self._interim > INTERIM_ANSWERS:
-                raise Broken("the answer isn't one to a POST")
+                raise Broken("the answer isn't one to this request")
             return True
         connection = ",".join(value for name, value in self.headers if name == "connection").lower()
         options = {option.strip() for option in connection.split(",")}

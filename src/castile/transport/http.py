@@ -152,9 +152,18 @@ class HTTPClient:
 
     def post(self, request: HTTPRequest, timeout: float) -> HTTPResponse:
         """POST and wait, `timeout` seconds at the most for the whole exchange."""
+        return self._exchange(request.url, request.headers, request.body, timeout)
+
+    def get(self, url: str, timeout: float) -> HTTPResponse:
+        """GET a document, such as a WSDL; as `post` in all else."""
+        return self._exchange(url, (), None, timeout)
+
+    def _exchange(
+        self, url: str, headers: tuple[tuple[str, str], ...], body: bytes | None, timeout: float
+    ) -> HTTPResponse:
         deadline = self._clock().tick + timeout
-        address, way, reader = self._prepare(request)
-        octets = compose(address, way.prefix + address.target, request.headers + way.headers, request.body)
+        address, way, reader = self._prepare(url)
+        octets = compose(address, way.prefix + address.target, headers + way.headers, body)
         try:
             self._threads().exchange(way.route, octets, reader, deadline)
         except (NotConnected, Broken, OSError) as error:
@@ -163,7 +172,7 @@ class HTTPClient:
 
     async def apost(self, request: HTTPRequest, timeout: float) -> HTTPResponse:
         """`post` for an event loop; a cancelled task gives its connection up at once."""
-        address, way, reader = self._prepare(request)
+        address, way, reader = self._prepare(request.url)
         octets = compose(address, way.prefix + address.target, request.headers + way.headers, request.body)
         try:
             async with asyncio.timeout(timeout):
@@ -180,10 +189,10 @@ class HTTPClient:
             if pool is not None:
                 pool.close()
 
-    def _prepare(self, request: HTTPRequest) -> tuple[Address, _Way, Reader]:
+    def _prepare(self, url: str) -> tuple[Address, _Way, Reader]:
         if self._closed:
             raise UsageError("this HTTP client is closed")
-        address = address_of(request.url)
+        address = address_of(url)
         key = (address.tls, address.host, address.port)
         way = self._ways.get(key)
         if way is None:

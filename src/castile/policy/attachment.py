@@ -1,0 +1,249 @@
+"""Which policies hold for what: references, subjects, the merge (WS-PolicyAttachment 1.5, 3 and 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import Final
+from urllib.parse import urldefrag
+
+from castile.errors import PolicyError
+from castile.messages.policy import (
+    NO_POLICY,
+    Alternative,
+    Assertion,
+    Place,
+    Policy,
+    PolicyReader,
+    is_policy,
+    merge,
+)
+from castile.policy.documents import POLICY_URIS, Documents, resolve
+from castile.policy.findings import Finding
+from castile.versions import WSP, WSU
+from castile.xml import Element, inside, local_name, name_of
+
+_IDS: Final = (f"{{{WSU}}}Id", "{http://www.w3.org/XML/1998/namespace}id", "Id")
+_WSAW: Final = "http://www.w3.org/2006/05/addressing/wsdl"
+_EXTENSIONS: Final = frozenset({f"{{{_WSAW}}}UsingAddressing", f"{{{_WSAW}}}Anonymous"})
+"""WSDL elements that say what an assertion says (WS-Addressing 1.0 WSDL Binding, 3)."""
+_REQUIRED: Final = "{http://schemas.xmlsoap.org/wsdl/}required"
+_SP: Final = (
+    "http://schemas.xmlsoap.org/ws/2005/07/securitypolicy",
+    "http://docs.oasis-open.org/ws-sx/ws-securitypolicy/200512",
+    "http://docs.oasis-open.org/ws-sx/ws-securitypolicy/200702",
+)
+_BINDINGS: Final = frozenset(
+    f"{{{namespace}}}{name}Binding" for namespace in _SP for name in ("Transport", "Symmetric", "Asymmetric")
+)
+_RELIABILITY: Final = frozenset(
+    f"{{{namespace}}}RMAssertion"
+    for namespace in (
+        "http://schemas.xmlsoap.org/ws/2005/02/rm/policy",
+        "http://docs.oasis-open.org/ws-rx/wsrmp/200702",
+    )
+)
+OF_ENDPOINTS: Final = _BINDINGS | _RELIABILITY
+"""What an endpoint has one of: on an operation or a message it can't be an answer for that alone
+(WS-RM Policy 1.2, 2.3; WS-SP 1.2, 7)."""
+
+Direction = str
+
+
+class Attachments:
+    """The policies of a set of documents, and what each WSDL element has of them."""
+
+    def __init__(self, documents: Documents) -> None:
+        self._documents = documents
+        self._limits = documents.limits
+        self._ids: dict[tuple[str, str], list[Element]] = {}
+        self._names: dict[str, list[tuple[str, Element]]] = {}
+        self._read: dict[tuple[str, Element], Policy] = {}
+        self._open: dict[tuple[str, Element], PolicyReader] = {}
+        for location, root in documents:
+            for namespace in WSP:
+                for policy in root.iter(f"{{{namespace}}}Policy"):
+                    self._index(location, policy)
+
+    def _index(self, location: str, policy: Element) -> None:
+        for name in _IDS:
+            if (value := policy.get(name)) is not None:
+                self._ids.setdefault((location, value), []).append(policy)
+        if (uri := policy.get("Name")) is not None:
+            self._names.setdefault(uri, []).append((location, policy))
+
+    def of(self, location: str, element: Element) -> Policy:
+        """What is attached to a WSDL element, as children or by ``wsp:PolicyURIs`` (3.3).
+
+        Raises `PolicyError` for a reference that leads nowhere or in a circle, for an edition
+        that castile doesn't read, and beyond the limits.
+        """
+        parts: list[Policy] = []
+        for child in inside(element):
+            namespace, local = name_of(child)
+            if is_policy(child, "Policy"):
+                parts.append(self._policy(location, child))
+            elif is_policy(child, "PolicyReference"):
+                parts.append(self._follow(location, child, child.get("URI") or ""))
+            elif local in ("Policy", "PolicyReference"):
+                place = _place(location, child)
+                raise PolicyError(f"{place}: a policy of the edition {namespace}, which castile can't read")
+            elif child.tag in _EXTENSIONS:
+                parts.append(((_extension(location, child),),))
+        for name in sorted(POLICY_URIS.intersection(element.keys())):
+            for uri in str(element.get(name)).split():
+                parts.append(self._follow(location, element, uri))
+        return merge(parts, self._limits, _place(location, element))
+
+    def policy(self, location: str) -> Policy:
+        """The policy that a document is; its root must be ``wsp:Policy``."""
+        root = self._documents.root(location)
+        return NO_POLICY if root is None else self._policy(location, root)
+
+    def _policy(self, location: str, element: Element) -> Policy:
+        key = (location, element)
+        if key in self._read:
+            return self._read[key]
+        place = _place(location, element)
+        if key in self._open:
+            raise PolicyError(f"{place}: the policy refers to itself")
+        if len(self._open) >= self._limits.imports:
+            raise PolicyError(f"{place}: policies refer to each other more than {self._limits.imports} deep")
+        reader = PolicyReader(
+            location,
+            self._limits,
+            lambda reference: self._follow(location, reference, reference.get("URI") or ""),
+            max((each.depth for each in self._open.values()), default=0),
+        )
+        self._open[key] = reader
+        try:
+            self._read[key] = reader.read(element)
+        finally:
+            del self._open[key]
+        return self._read[key]
+
+    def _follow(self, location: str, element: Element, uri: str) -> Policy:
+        """What a reference refers to (WS-Policy 1.5, 4.3.4; WS-PolicyAttachment, 3.4)."""
+        uri = uri.strip()
+        target, fragment = urldefrag(uri)
+        found = [] if uri.startswith("#") else list(self._names.get(uri, ()))
+        if not found:
+            where = resolve(location, target) if target else location
+            root = self._documents.root(where)
+            if fragment:
+                found = [(where, each) for each in self._ids.get((where, fragment), ())]
+            elif root is not None and is_policy(root, "Policy"):
+                found = [(where, root)]
+        if len(found) == 1:
+            return self._policy(*found[0])
+        raise PolicyError(self._dangling(location, element, uri, len(found)))
+
+    def _dangling(self, location: str, element: Element, uri: str, found: int) -> str:
+        start = f"{_place(location, element)}: {local_name(element)} refers to the policy {uri!r}, "
+        if found:
+            return start + f"which stands there {found} times: an Id or Name must be unique"
+        reason = self._documents.missing.get(resolve(location, urldefrag(uri).url)) if uri else None
+        if reason is not None and not uri.startswith("#"):
+            return start + f"which could not be had: {reason}"
+        known = sorted({name for where, name in self._ids if where == location} | set(self._names))
+        there = f"there are {', '.join(known[:5])}" if known else "no policy has an Id there"
+        return start + f"which is nowhere to be found ({there})"
+
+    def external(self) -> Iterator[Place]:
+        """Where policies are attached from outside, by ``wsp:PolicyAttachment``, which isn't read."""
+        for location, root in self._documents:
+            for namespace in WSP:
+                for element in root.iter(f"{{{namespace}}}PolicyAttachment"):
+                    yield _place(location, element)
+
+
+def _place(location: str, element: Element) -> Place:
+    return Place(location, element.sourceline or 0)
+
+
+def _extension(location: str, element: Element) -> Assertion:
+    text = "".join(element.itertext("*")).strip()
+    optional = (element.get(_REQUIRED) or "").strip() not in ("true", "1")
+    return Assertion(str(element.tag), _place(location, element), text=text, optional=optional)
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """The policies that hold for an endpoint and for each of its messages."""
+
+    endpoint: Policy
+    messages: Mapping[tuple[str, Direction], Policy]
+    findings: tuple[Finding, ...] = ()
+
+
+def effective(
+    endpoint: Policy, messages: Mapping[tuple[str, Direction], Policy], documents: Documents, name: str
+) -> Effective:
+    """Merge the endpoint's policy into that of each message (WS-PolicyAttachment, 4.1).
+
+    `messages` have what is attached to operation and message. What only an endpoint can have is
+    moved there if all messages agree about it, else `PolicyError` (features PO-05).
+    """
+    merged = _with(endpoint, messages, documents)
+    there = _of_endpoint(endpoint)
+    asked = {key: _of_endpoint(policy) for key, policy in merged.items() if policy and key[1] != "fault"}
+    if all(each == there for each in asked.values()):
+        return Effective(endpoint, merged)
+    stray = _stray(there, asked.values())
+    first = next(iter(asked.values()))
+    if any(each != first for each in asked.values()):
+        holders = [f"{op} ({direction})" for (op, direction), each in asked.items() if each != there]
+        raise PolicyError(
+            f"{stray.place}: {stray.name} stands on {', '.join(holders[:3])} but not alike on every message "
+            f"of {name}: it is the endpoint's (attach it to the binding)"
+        )
+    moved = tuple(dict.fromkeys(tuple(_ours(each)) for each in next(filter(None, merged.values()))))
+    whole = _consistent(merge([endpoint, moved], documents.limits, stray.place), stray)
+    finding = Finding(
+        "warning",
+        "moved-to-endpoint",
+        f"{stray.name} stands on every message of {name}: taken as the endpoint's, where it belongs",
+        stray.place,
+    )
+    return Effective(whole, _with(whole, messages, documents), (finding,))
+
+
+def _with(
+    endpoint: Policy, messages: Mapping[tuple[str, Direction], Policy], documents: Documents
+) -> dict[tuple[str, Direction], Policy]:
+    # Most messages of a WSDL have the same policy: one merge serves them.
+    done: dict[Policy, Policy] = {}
+    for policy in messages.values():
+        if policy not in done:
+            done[policy] = merge([endpoint, policy], documents.limits)
+    return {key: done[policy] for key, policy in messages.items()}
+
+
+def _ours(alternative: Alternative) -> Iterator[Assertion]:
+    return (each for each in alternative if each.name in OF_ENDPOINTS)
+
+
+def _of_endpoint(policy: Policy) -> frozenset[frozenset[Assertion]]:
+    return frozenset(frozenset(_ours(each)) for each in policy)
+
+
+def _stray(
+    there: frozenset[frozenset[Assertion]], asked: Iterable[frozenset[frozenset[Assertion]]]
+) -> Assertion:
+    """The first assertion that isn't where it belongs."""
+    known = frozenset(chain(*there))
+    found = {each for policy in asked for alternative in policy for each in alternative}
+    return min(found - known or found, key=lambda each: (each.place.document, each.place.line))
+
+
+def _consistent(policy: Policy, stray: Assertion) -> Policy:
+    """Without the alternatives that have two bindings, which the merge of two choices makes."""
+
+    def single(alternative: Alternative, names: frozenset[str]) -> bool:
+        return sum(each.name in names for each in alternative) < 2
+
+    kept = tuple(each for each in policy if single(each, _BINDINGS) and single(each, _RELIABILITY))
+    if not kept:
+        raise PolicyError(f"{stray.place}: {stray.name} contradicts the endpoint's own")
+    return kept
