@@ -13,6 +13,7 @@ from castile.policy import EndpointPolicy
 
 if TYPE_CHECKING:
     from castile.typed.contract import Contract, Port
+    from castile.typed.publishing import Publisher
 
 Policies = EndpointPolicy | Sequence[EndpointPolicy]
 PortPolicies = Policies | Mapping[str, Policies] | None
@@ -67,6 +68,13 @@ def _of(policy: PortPolicies, port: Port, contract: Contract) -> tuple[EndpointP
     if contract.has_policies:
         raise PolicyError(f"the WSDL has policies: say what {port.name} asks for with policy=")
     return (EndpointPolicy.of(soap=port.soap, reliable=False, secure=False, addressed=False),)
+
+
+def publisher(contract: Contract, given: Sequence[Offer]) -> Publisher:
+    """What publishes these offers of a contract."""
+    from castile.typed.publishing import Publisher
+
+    return Publisher(contract, tuple(offer.port for offer in given if offer.port is not None))
 
 
 def _several(policy: Policies) -> tuple[EndpointPolicy, ...]:

@@ -46,7 +46,7 @@ from castile.endpoint.replies import acknowledgement_reply
 from castile.errors import PeerError, PolicyError, Retry, SecurityFailure, StoreError, UsageError
 from castile.messages.addressing import reference_headers
 from castile.messages.soap import Envelope
-from castile.ports import Offer, PortPolicies, offers
+from castile.ports import Offer, PortPolicies, offers, publisher
 from castile.security.keys import ContextKey
 from castile.store import Store, Transaction
 from castile.transport.asgi import Application, Arrival, HTTPAnswer, busy
@@ -55,6 +55,7 @@ from castile.transport.wire import KeyLog, WireLog
 
 if TYPE_CHECKING:
     from castile.typed.operations import Function, Hook, Operations
+    from castile.typed.publishing import Publisher
 
 F = TypeVar("F", bound=HandlerFunction)
 G = TypeVar("G", bound="Function")
@@ -116,6 +117,7 @@ class Service:
         self._public_url, self._location, self._seal, self._clock = public_url, store, seal, clock
         self._handlers: dict[str, Handler] = {}
         self._parties: tuple[Party, ...] = ()
+        self._publisher: Publisher | None = None
         self._paths: dict[str | None, tuple[Party, ...]] = {}
         self._dispatcher: Dispatcher | None = None
         self._wire = WireLog.from_environment()
@@ -185,6 +187,7 @@ class Service:
             timers=self._settings.timers,
             start=self.start,
             stop=self.stop,
+            metadata=None if self._operations is None else self.describe,
         )
 
     @property
@@ -251,6 +254,16 @@ class Service:
         if exchange is not None:
             exchange.response(answer.body)
         return answer
+
+    async def describe(self, arrival: Arrival) -> HTTPAnswer | None:
+        """The WSDL of the running service, for ``?wsdl`` and ``?singleWsdl`` (SV-08)."""
+        if self._publisher is None:
+            self._publisher = publisher(self._typed("describe").contract, self._offers)
+        bases = {offer: self._public(offer) or f"{arrival.mount or ''}{offer.path or arrival.path}" for offer in self._offers}
+        url = next((url for offer, url in bases.items() if offer.path in (None, arrival.path)), None)
+        addresses = {(offer.port.service, offer.port.name): url for offer, url in bases.items() if offer.port}
+        found = None if url is None else self._publisher.document(arrival.query, url, addresses)
+        return None if found is None else HTTPAnswer(200, found, "text/xml; charset=utf-8")
 
     async def _answer(self, payload: bytes, arrival: Arrival) -> HTTPAnswer:
         parties, dispatcher = self._running(arrival.path)

@@ -49,6 +49,8 @@ class Arrival:
     charset: str | None = None
     """The `charset` parameter of the content type, in lower case."""
     query: str = ""
+    mount: str | None = None
+    """The URL of the place where the application is mounted, as the Host header has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +297,7 @@ class _Headers:
         return values[0].decode("latin-1") if values else ""
 
 
+_HOST: Final = re.compile(r"[A-Za-z0-9.-]{1,253}(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](?::[0-9]{1,5})?")
 _PARAMETER: Final = re.compile(r';\s*([!#$%&\'*+.^_`|~0-9A-Za-z-]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s;"]*))')
 _ESCAPED: Final = re.compile(r"\\(.)")
 
@@ -315,14 +318,20 @@ def _arrival(scope: Scope, headers: _Headers) -> Arrival:
     soap_action = headers.one("soapaction").strip()
     action = soap_action.removeprefix('"').removesuffix('"') or given.get("action")
     client = scope.get("client")
+    path = _path(scope["path"], scope.get("root_path", ""))
+    host = headers.one("host")
+    mount = None
+    if _HOST.fullmatch(host):
+        mount = f"{scope.get('scheme', 'http')}://{host}{scope.get('root_path', '').rstrip('/')}"
     return Arrival(
-        _path(scope["path"], scope.get("root_path", "")),
+        path,
         content_type,
         action or None,
         client[0] if client else None,
         scope.get("scheme") == "https",
         given["charset"].lower() if "charset" in given else None,
         scope.get("query_string", b"").decode("latin-1"),
+        mount,
     )
 
 

@@ -155,15 +155,25 @@ class Validator:
         return Problem(line, where, text)
 
 
+def alone(element: Element, default: str = "") -> Element:
+    """A copy that declares every prefix in scope, for values that use it; comments are left out.
+
+    `default`: the default namespace where there is none.
+    """
+    declared = dict(element.nsmap)
+    if default:
+        declared.setdefault(None, default)
+    copy = etree.Element(element.tag, dict(element.attrib), nsmap=declared)
+    copy.text = element.text
+    copy.extend(deepcopy(child) for child in xml.inside(element))
+    return copy
+
+
 def _rooted(schema: Element, namespace: str) -> Element:
-    """A copy that stands alone; one without target namespace takes on its includer's."""
-    scope = dict(schema.nsmap)
-    if namespace and not schema.get("targetNamespace"):
-        scope.setdefault(None, namespace)
-    copy = etree.Element(schema.tag, dict(schema.attrib), nsmap=scope)
+    """A schema that stands alone; one without target namespace takes on its includer's."""
+    copy = alone(schema, default="" if schema.get("targetNamespace") else namespace)
     if namespace:
         copy.set("targetNamespace", namespace)
-    copy.extend(deepcopy(child) for child in xml.inside(schema))
     return copy
 
 
@@ -241,4 +251,4 @@ def _steps(path: str) -> Iterator[tuple[str, bool, str, int]]:
             yield found[2] or "", bool(found[1]), found[3], int(found[4] or 1)
 
 
-__all__ = ["Problem", "Schemas", "Validator"]
+__all__ = ["Problem", "Schemas", "Validator", "alone"]

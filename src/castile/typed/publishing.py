@@ -1,0 +1,142 @@
+"""The WSDL of a running service, as it is given to whoever asks for it (SV-08).
+
+Its documents, linked among each other (``?wsdl``, ``?wsdl=1``, ``?xsd=1``) or in one
+(``?singleWsdl``): ports and addresses are those of the running service. What the WSDL says to its
+own server only, such as where its keys are, isn't given away, nor are comments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from typing import Final
+
+from lxml import etree
+
+from castile import xml
+from castile.typed.contract import WSDL, XSD, Contract, Port, location
+from castile.typed.schema import XML, Schemas, alone
+from castile.xml import Element
+
+_PRIVATE: Final = (
+    "http://schemas.sun.com/2006/03/wss/",
+    "http://schemas.sun.com/ws/2006/05/sc/",
+    "http://schemas.sun.com/ws/2006/05/trust/",
+    "http://cxf.apache.org/",
+    "urn:castile:",
+)
+"""Namespaces of settings for one's own side: key stores, their passwords, validators."""
+_LINKS: Final = {
+    f"{{{WSDL}}}import": "location",
+    f"{{{XSD}}}import": "schemaLocation",
+    f"{{{XSD}}}include": "schemaLocation",
+    f"{{{XSD}}}redefine": "schemaLocation",
+}
+Addresses = Mapping[tuple[str, str], str]
+"""URL by service and port."""
+Attach = Callable[[Element], None]
+"""Puts the effective policy into a definitions element."""
+
+
+class Publisher:
+    """A contract's documents for clients. `attach`: what else a WSDL of it is to say."""
+
+    def __init__(self, contract: Contract, ports: tuple[Port, ...], attach: Attach | None = None) -> None:
+        self._contract, self._ports, self._attach = contract, ports, attach
+        self._queries: dict[str, str] = {}
+        for at, document in contract.documents.items():
+            kind = "wsdl" if document.tag == f"{{{WSDL}}}definitions" else "xsd"
+            number = sum(query.startswith(kind) for query in self._queries.values())
+            self._queries[at] = kind if at == contract.root else f"{kind}={number or 1}"
+
+    def document(self, query: str, url: str, addresses: Addresses) -> bytes | None:
+        """What this query of a URL gets; None: there is no such document.
+
+        `url` is that of the endpoint itself, by which documents refer to each other.
+        """
+        wanted = query.lower()
+        if wanted == "singlewsdl":
+            return _written(self._single(url, addresses))
+        at = next((at for at, known in self._queries.items() if known == wanted), None)
+        return None if at is None else _written(self._linked(at, url, addresses))
+
+    def _linked(self, at: str, url: str, addresses: Addresses) -> Element:
+        document = deepcopy(self._contract.documents[at])
+        self._relink(document, at, url)
+        return self._public(document, addresses)
+
+    def _relink(self, document: Element, at: str, url: str) -> None:
+        for element in document.iter(*_LINKS):
+            attribute = _LINKS[str(element.tag)]
+            relative = element.get(attribute)
+            if relative and (query := self._queries.get(location(at, relative))):
+                element.set(attribute, f"{url}?{query}")
+
+    def _single(self, url: str, addresses: Addresses) -> Element:
+        """One document: imported WSDLs of the same namespace and every schema inside.
+
+        A WSDL can't hold another one's namespace (WSDL 1.1, 2.1.1): such a one stays an import.
+        """
+        root = self._contract.documents[self._contract.root]
+        single = alone(root)
+        for child in list(single):
+            if child.tag == f"{{{WSDL}}}types":
+                single.remove(child)
+        types = etree.Element(f"{{{WSDL}}}types")
+        types.extend(each for each in Schemas(self._contract).documents if each.get("targetNamespace") != XML)
+        single.insert(0, types)
+        self._inline(single, root, self._contract.root, url, {self._contract.root})
+        return self._public(single, addresses)
+
+    def _inline(self, single: Element, document: Element, at: str, url: str, seen: set[str]) -> None:
+        for link in document.findall(f"{{{WSDL}}}import"):
+            target = location(at, link.get("location", ""))
+            other = self._contract.documents.get(target)
+            own = [
+                each
+                for each in single.findall(f"{{{WSDL}}}import")
+                if each.get("location") == link.get("location")
+            ]
+            if other is None or other.get("targetNamespace") != single.get("targetNamespace"):
+                for each in own:
+                    each.set("location", f"{url}?{self._queries.get(target, 'wsdl')}")
+                continue
+            for each in own:
+                single.remove(each)
+            if target in seen:
+                continue
+            seen.add(target)
+            single.extend(alone(each) for each in xml.inside(other) if each.tag != f"{{{WSDL}}}types")
+            self._inline(single, other, target, url, seen)
+
+    def _public(self, document: Element, addresses: Addresses) -> Element:
+        for service in document.findall(f"{{{WSDL}}}service"):
+            for port in service.findall(f"{{{WSDL}}}port"):
+                url = addresses.get((service.get("name", ""), port.get("name", "")))
+                if url is None:
+                    service.remove(port)
+                    continue
+                for child in xml.inside(port):
+                    if xml.local_name(child) == "address":
+                        child.set("location", url)
+        for private in list(_private(document)):
+            parent = private.getparent()
+            if parent is not None:
+                parent.remove(private)
+        if self._attach is not None and document.tag == f"{{{WSDL}}}definitions":
+            self._attach(document)
+        return document
+
+
+def _private(document: Element) -> Iterator[Element]:
+    """Comments, and elements of private settings."""
+    for each in document.iter():
+        if not isinstance(each.tag, str) or xml.namespace_of(each).startswith(_PRIVATE):
+            yield each
+
+
+def _written(document: Element) -> bytes:
+    return etree.tostring(document, xml_declaration=True, encoding="utf-8")
+
+
+__all__ = ["Addresses", "Attach", "Publisher"]
