@@ -29,6 +29,11 @@ class Offer:
     port: Port | None = None
     """None: a service without WSDL."""
 
+    def address(self, base: str, path: str = "") -> str:
+        """Its URL in a service that is at `base`."""
+        own = path if self.path is None else self.path
+        return base.rstrip("/") + own if own else base
+
     @property
     def implied(self) -> Callable[[str | None, QName | None], str]:
         """The action of a message that has none of its own (`Party.implied`)."""
@@ -51,23 +56,32 @@ def offers(policy: PortPolicies, contract: Contract | None) -> tuple[Offer, ...]
         if unknown := [name for name in policy if name not in names]:
             raise UsageError(f"the WSDL has no port {unknown[0]!r}; it has: {', '.join(sorted(names))}")
         ports = tuple(port for port in ports if port.name in policy)
-    paths = {port.name: urlsplit(port.address).path or "/" for port in ports}
+    paths = {port.name: urlsplit(port.described.address).path or "/" for port in ports}
     one = len(set(paths.values())) == 1
     return tuple(
         Offer(replace(each, soap=port.soap), None if one else paths[port.name], port)
         for port in ports
-        for each in _of(policy, port, contract)
+        for each in _of(policy, port)
     )
 
 
-def _of(policy: PortPolicies, port: Port, contract: Contract) -> tuple[EndpointPolicy, ...]:
+def _of(policy: PortPolicies, port: Port) -> tuple[EndpointPolicy, ...]:
     if isinstance(policy, Mapping):
         return _several(policy[port.name])
     if policy is not None:
         return _several(policy)
-    if contract.has_policies:
+    if port.asks:
         raise PolicyError(f"the WSDL has policies: say what {port.name} asks for with policy=")
     return (EndpointPolicy.of(soap=port.soap, reliable=False, secure=False, addressed=False),)
+
+
+def addresses(given: Sequence[Offer], base: str, path: str) -> dict[tuple[str, str], str]:
+    """The URL of each port that is offered. `base` is where the service is, `path` what was asked for."""
+    return {
+        (offer.port.service, offer.port.name): offer.address(base, path)
+        for offer in given
+        if offer.port is not None
+    }
 
 
 def publisher(contract: Contract, given: Sequence[Offer]) -> Publisher:

@@ -46,7 +46,7 @@ from castile.endpoint.replies import acknowledgement_reply
 from castile.errors import PeerError, PolicyError, Retry, SecurityFailure, StoreError, UsageError
 from castile.messages.addressing import reference_headers
 from castile.messages.soap import Envelope
-from castile.ports import Offer, PortPolicies, offers, publisher
+from castile.ports import PortPolicies, addresses, offers, publisher
 from castile.security.keys import ContextKey
 from castile.store import Store, Transaction
 from castile.transport.asgi import Application, Arrival, HTTPAnswer, busy
@@ -200,13 +200,14 @@ class Service:
         if self._parties:
             return
         handlers = self._handlers | self._functions()
+        public = self._public_url
         key, certificate = self._credentials.load() if self._credentials else (None, None)
         keylog = KeyLog.from_environment()
         store = stores.open(self._location, seal=self._seal, settings=self._settings, clock=self._clock)
         parties = tuple(
             Party(
                 side="service",
-                address=(url := self._public(offer)) or offer.path or "/",
+                address=(url := None if public is None else offer.address(public)) or offer.path or "/",
                 public_url=url,
                 policy=offer.policy,
                 store=store,
@@ -259,10 +260,12 @@ class Service:
         """The WSDL of the running service, for ``?wsdl`` and ``?singleWsdl`` (SV-08)."""
         if self._publisher is None:
             self._publisher = publisher(self._typed("describe").contract, self._offers)
-        bases = {offer: self._public(offer) or f"{arrival.mount or ''}{offer.path or arrival.path}" for offer in self._offers}
-        url = next((url for offer, url in bases.items() if offer.path in (None, arrival.path)), None)
-        addresses = {(offer.port.service, offer.port.name): url for offer, url in bases.items() if offer.port}
-        found = None if url is None else self._publisher.document(arrival.query, url, addresses)
+        if not any(offer.path in (None, arrival.path) for offer in self._offers):
+            return None
+        public = self._public_url
+        base, path = (arrival.mount or "", arrival.path) if public is None else (public, "")
+        here = next(each.address(base, path) for each in self._offers if each.path in (None, arrival.path))
+        found = self._publisher.document(arrival.query, here, addresses(self._offers, base, path))
         return None if found is None else HTTPAnswer(200, found, "text/xml; charset=utf-8")
 
     async def _answer(self, payload: bytes, arrival: Arrival) -> HTTPAnswer:
@@ -306,12 +309,6 @@ class Service:
                 "@service.operation, or say partial=True"
             )
         return self._operations.handlers()
-
-    def _public(self, offer: Offer) -> str | None:
-        """The address of an offer as clients know it."""
-        if self._public_url is None or offer.path is None:
-            return self._public_url
-        return self._public_url.rstrip("/") + offer.path
 
     async def _accept(self, party: Party, dispatcher: Dispatcher, inbound: Inbound) -> Reply:
         """One step in the store; then, where the application must answer, its reply."""
@@ -386,13 +383,13 @@ class Service:
 
 def _operations(wsdl: str | Path, settings: Settings, validate: str) -> Operations:
     """The contract's operations; zeep is loaded only where there is a WSDL."""
+    from castile.transport.documents import Loader
     from castile.typed.contract import read
-    from castile.typed.documents import load
     from castile.typed.operations import Operations
 
     if validate not in ("strict", "off"):
         raise UsageError(f"validate={validate!r}: 'strict' or 'off' is wanted")
-    return Operations(read(*load(wsdl)), settings.limits, strict=validate == "strict")
+    return Operations(read(Loader().load(wsdl)), settings.limits, strict=validate == "strict")
 
 
 def _answers(handlers: Mapping[str, Handler], action: str) -> bool | None:

@@ -6,8 +6,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from castile.config import Limits
+from castile.transport.documents import Loader
 from castile.typed import Codec, Contract, Values, read
-from castile.typed.documents import load
 
 FOLDER = Path(__file__).parent / "wsdl"
 BODIES = {
@@ -39,7 +39,7 @@ BODIES = {
 
 @lru_cache(maxsize=8)
 def contract(name: str) -> Contract:
-    return read(*load(FOLDER / f"{name}.wsdl"))
+    return read(Loader().load(FOLDER / f"{name}.wsdl"))
 
 
 @lru_cache(maxsize=8)

@@ -4,6 +4,5 @@ from __future__ import annotations
 
 from castile.typed.codec import Codec, Values
 from castile.typed.contract import Contract, Operation, Port, read
-from castile.typed.documents import load
 
-__all__ = ["Codec", "Contract", "Operation", "Port", "Values", "load", "read"]
+__all__ = ["Codec", "Contract", "Operation", "Port", "Values", "read"]

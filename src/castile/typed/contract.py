@@ -1,39 +1,30 @@
-"""What a WSDL says of messages: its ports, their operations, and what each Body and header holds.
+"""What the messages of a WSDL hold: the parts of each Body, its SOAP headers, its faults' details.
 
-WSDL 1.1 with its SOAP 1.1 and 1.2 bindings; actions by WS-Addressing 1.0 - Metadata, 4.4. What the
-WSDL asks for by policy isn't read here.
+Ports, operations and actions are `castile.policy.description`'s; this adds what is in the Body.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
-from urllib.parse import urljoin
+from typing import Final
 
 from castile import xml
 from castile.errors import QName, UsageError
-from castile.versions import SOAP_1_1, SOAP_1_2, SOAPVersion
+from castile.messages.policy import NO_POLICY
+from castile.policy import description
+from castile.policy.documents import SCHEMA as XSD
+from castile.policy.documents import WSDL, Documents, kind_of
+from castile.policy.documents import resolve as location
+from castile.policy.wsdl import describe
+from castile.versions import SOAP_1_1, SOAPVersion
 from castile.xml import Element
 
-WSDL: Final = "http://schemas.xmlsoap.org/wsdl/"
-XSD: Final = "http://www.w3.org/2001/XMLSchema"
-_BINDINGS: Final = {
-    "http://schemas.xmlsoap.org/wsdl/soap/": SOAP_1_1,
-    "http://schemas.xmlsoap.org/wsdl/soap12/": SOAP_1_2,
+_SOAP: Final = {
+    True: "http://schemas.xmlsoap.org/wsdl/soap/",
+    False: "http://schemas.xmlsoap.org/wsdl/soap12/",
 }
-"""Extension namespaces of WSDL, and the SOAP version that each binds to."""
-_ACTIONS: Final = (
-    "{http://www.w3.org/2007/05/addressing/metadata}Action",
-    "{http://www.w3.org/2006/05/addressing/wsdl}Action",
-    "{http://www.w3.org/2005/08/addressing}Action",
-    "{http://schemas.xmlsoap.org/ws/2004/08/addressing}Action",
-)
-"""How editions name the action of a message; the first that is there counts."""
-
-_POLICY: Final = ("http://schemas.xmlsoap.org/ws/2004/09/policy", "http://www.w3.org/ns/ws-policy")
-
-Style = Literal["document", "rpc"]
+"""Extension namespaces of WSDL, by whether they are SOAP 1.1's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +40,6 @@ class Part:
 class Message:
     """What one direction of an operation carries."""
 
-    style: Style
     parts: tuple[Part, ...]
     """Of the Body."""
     headers: tuple[Part, ...] = ()
@@ -85,7 +75,7 @@ class Operation:
     request: Message
     response: Message | None
     """None: the operation is one-way."""
-    response_action: str
+    response_action: str | None
     faults: tuple[DeclaredFault, ...] = ()
 
 
@@ -93,267 +83,201 @@ class Operation:
 class Port:
     """One endpoint of the contract."""
 
-    service: str
-    name: str
-    address: str
-    soap: SOAPVersion
+    described: description.Port
     operations: Mapping[str, Operation]
+
+    @property
+    def service(self) -> str:
+        """Name of its service."""
+        return self.described.service
+
+    @property
+    def name(self) -> str:
+        """Its own."""
+        return self.described.name
+
+    @property
+    def soap(self) -> SOAPVersion:
+        """Of its binding."""
+        return self.described.soap
+
+    @property
+    def asks(self) -> bool:
+        """Whether a policy is attached to it or to any of its messages."""
+        policies = (self.described.alternatives, *self.described.message_alternatives.values())
+        return any(policy != NO_POLICY for policy in policies)
 
 
 @dataclass(frozen=True, slots=True)
 class Contract:
     """All that a WSDL says, with the documents that it consists of."""
 
-    root: str
-    """The location of the WSDL itself."""
-    documents: Mapping[str, Element]
-    """By location: WSDL and schema documents, their imports among each other resolved by it."""
+    documents: Documents
     ports: tuple[Port, ...]
     """In the order of the WSDL; those of other bindings than SOAP over HTTP are left out."""
 
-    @property
-    def has_policies(self) -> bool:
-        """Whether any document has a policy or refers to one."""
-        return any(
-            next(document.iter(*(f"{{{space}}}*" for space in _POLICY)), None) is not None
-            for document in self.documents.values()
-        )
 
-    def port(self, name: str | None = None, service: str | None = None) -> Port:
-        """The port of this name, else the first. Raises `UsageError` with the names that exist."""
-        for port in self.ports:
-            if name in (None, port.name) and service in (None, port.service):
-                return port
-        known = ", ".join(f"{port.service}/{port.name}" for port in self.ports) or "none"
-        raise UsageError(f"the WSDL has no port {service or '*'}/{name or '*'}; it has: {known}")
+def read(documents: Documents) -> Contract:
+    """The contract in these documents. Raises `UsageError` where they name what isn't there."""
+    described = describe(documents)
+    for refused in described.refused:
+        raise refused.reason
+    if not described.ports:
+        raise UsageError(f"{described.location} has no port with a SOAP binding over HTTP")
+    wsdl = _Definitions(documents)
+    return Contract(documents, tuple(Port(port, _operations(wsdl, port)) for port in described.ports))
 
 
-def read(documents: Mapping[str, Element], root: str) -> Contract:
-    """The contract of the WSDL at `root`. Raises `UsageError` where it names what isn't there."""
-    wsdl = _Definitions(documents, root)
-    ports = tuple(wsdl.ports())
-    if not ports:
-        raise UsageError(f"{root} has no port with a SOAP binding over HTTP")
-    return Contract(root, documents, ports)
+def schemas(documents: Documents) -> Iterator[tuple[str, Element]]:
+    """The schemas that WSDLs hold themselves, and where."""
+    for at, root in documents:
+        if kind_of(root) == "wsdl":
+            for types in root.findall(f"{{{WSDL}}}types"):
+                yield from ((at, each) for each in types.findall(f"{{{XSD}}}schema"))
 
 
-def resolved(element: Element, value: str) -> QName:
-    """A QName in a value: its prefix as it is bound at `element`."""
-    prefix, _, local = value.strip().rpartition(":")
-    namespace = element.nsmap.get(prefix or None)
-    if namespace is None and prefix:
-        raise UsageError(f"line {element.sourceline}: the prefix of {value!r} isn't bound")
-    return namespace or "", local
-
-
-def location(base: str, relative: str) -> str:
-    """Where an import leads to from the document at `base`: a path or a URL."""
-    return urljoin(base, relative)
+def _operations(wsdl: _Definitions, port: description.Port) -> dict[str, Operation]:
+    binding = wsdl.named("binding", _name(port.binding))
+    reader = _Binding(wsdl, binding, _SOAP[port.soap is SOAP_1_1])
+    found: dict[str, Operation] = {}
+    for each in port.operations:
+        if each.name in found:
+            raise UsageError(f"{each.place}: {each.name} is overloaded, which WS-I forbids (R2304)")
+        found[each.name] = reader.operation(each)
+    return found
 
 
 class _Definitions:
-    """The components of a WSDL and of those that it imports, by qualified name."""
+    """WSDL's components by qualified name; `describe` has found each that is referred to, once."""
 
-    def __init__(self, documents: Mapping[str, Element], root: str) -> None:
+    def __init__(self, documents: Documents) -> None:
         self._found: dict[tuple[str, QName], Element] = {}
-        self._services: list[Element] = []
-        self._read(documents, root, set())
+        for _, root in documents:
+            if kind_of(root) == "wsdl":
+                namespace = (root.get("targetNamespace") or "").strip()
+                for child in xml.inside(root):
+                    self._found[xml.local_name(child), (namespace, child.get("name", ""))] = child
 
-    def _read(self, documents: Mapping[str, Element], at: str, seen: set[str]) -> None:
-        if at in seen:
-            return
-        seen.add(at)
-        document = documents.get(at)
-        if document is None:
-            raise UsageError(f"the document {at} is missing")
-        if document.tag != f"{{{WSDL}}}definitions":
-            return  # a schema that is imported as if it were a WSDL
-        namespace = document.get("targetNamespace", "")
-        for child in xml.inside(document):
-            kind = xml.local_name(child)
-            if child.tag == f"{{{WSDL}}}import" and (relative := child.get("location")):
-                self._read(documents, location(at, relative), seen)
-            elif child.tag == f"{{{WSDL}}}service":
-                self._services.append(child)
-            elif name := child.get("name"):
-                self._found[kind, (namespace, name)] = child
-
-    def _component(self, kind: str, at: Element, value: str) -> Element:
-        name = resolved(at, value)
-        if not name[0]:
-            name = (_target(at), name[1])
+    def named(self, kind: str, name: QName) -> Element:
+        """A component."""
         found = self._found.get((kind, name))
         if found is None:
-            raise UsageError(f"line {at.sourceline}: the WSDL has no {kind} {value}")
+            raise UsageError(f"the WSDL has no {kind} {_clark(name)}")
         return found
 
-    def ports(self) -> Iterator[Port]:
-        for service in self._services:
-            for port in service.findall(f"{{{WSDL}}}port"):
-                binding = self._component("binding", port, port.get("binding", ""))
-                for namespace, soap in _BINDINGS.items():
-                    extension = binding.find(f"{{{namespace}}}binding")
-                    address = port.find(f"{{{namespace}}}address")
-                    if extension is not None:
-                        where = "" if address is None else address.get("location", "")
-                        yield Port(
-                            service.get("name", ""),
-                            port.get("name", ""),
-                            where,
-                            soap,
-                            _Binding(self, binding, namespace, extension).operations(),
-                        )
+    def referred(self, kind: str, at: Element, attribute: str) -> Element:
+        """The component that an attribute names."""
+        return self.named(kind, resolved(at, at.get(attribute, "")))
 
-    def port_type(self, binding: Element) -> Element:
-        """The abstract side of a binding."""
-        return self._component("portType", binding, binding.get("type", ""))
-
-    def parts(self, at: Element, message: str) -> tuple[Part, ...]:
-        """The parts of a message."""
-        found = self._component("message", at, message)
-        return tuple(_part(part) for part in found.findall(f"{{{WSDL}}}part"))
+    def parts(self, at: Element) -> tuple[Part, ...]:
+        """The parts of the message that `at` names."""
+        if not at.get("message"):
+            return ()
+        found = self.referred("message", at, "message").findall(f"{{{WSDL}}}part")
+        return tuple(_part(part) for part in found)
 
 
 class _Binding:
     """A SOAP binding, read together with its portType."""
 
-    def __init__(self, wsdl: _Definitions, binding: Element, soap: str, extension: Element) -> None:
+    def __init__(self, wsdl: _Definitions, binding: Element, soap: str) -> None:
         self._wsdl, self._binding, self._soap = wsdl, binding, soap
-        self._style: str = extension.get("style", "document")
-        self._port_type = wsdl.port_type(binding)
+        self._port_type = wsdl.referred("portType", binding, "type")
 
-    def operations(self) -> dict[str, Operation]:
-        """By name, in the order of the binding."""
-        found: dict[str, Operation] = {}
-        for bound in self._binding.findall(f"{{{WSDL}}}operation"):
-            name = bound.get("name", "")
-            if name in found:
-                raise UsageError(
-                    f"line {bound.sourceline}: the operation {name} is overloaded, which nobody else "
-                    "takes either (WS-I Basic Profile 1.1, R2304)"
-                )
-            found[name] = self._operation(name, bound)
-        return found
-
-    def _operation(self, name: str, bound: Element) -> Operation:
-        abstract = _named(self._port_type, "operation", name)
-        if abstract is None:
-            raise UsageError(f"line {bound.sourceline}: the portType has no operation {name}")
-        extension = bound.find(f"{{{self._soap}}}operation")
-        style = self._style if extension is None else extension.get("style", self._style)
-        soap_action = "" if extension is None else extension.get("soapAction", "")
-        given, result = abstract.find(f"{{{WSDL}}}input"), abstract.find(f"{{{WSDL}}}output")
-        if given is None:
-            raise UsageError(f"line {abstract.sourceline}: the operation {name} has no input")
-        actions = _Actions(self._port_type, abstract)
+    def operation(self, given: description.Operation) -> Operation:
+        """What its messages hold."""
+        bound, abstract = _child(self._binding, given.name), _child(self._port_type, given.name)
+        response = None
+        if given.response_action is not None:
+            response = self._message(bound, abstract, "output", given.response_body, given.style)
+        actions = dict(given.fault_actions)
         return Operation(
-            name,
-            actions.request(given, soap_action),
-            soap_action,
-            self._message(bound, "input", given, style, name),
-            None if result is None else self._message(bound, "output", result, style, f"{name}Response"),
-            "" if result is None else actions.response(result),
-            tuple(
-                fault
-                for each in abstract.findall(f"{{{WSDL}}}fault")
-                if (fault := self._fault(each, actions)) is not None
-            ),
+            given.name,
+            given.action,
+            given.soap_action or "",
+            self._message(bound, abstract, "input", given.body, given.style),
+            response,
+            given.response_action,
+            tuple(self._faults(abstract, actions)),
         )
 
     def _message(
-        self, bound: Element, direction: str, abstract: Element, style: str, wrapper: str
+        self, bound: Element, abstract: Element, direction: str, body: str | None, style: str
     ) -> Message:
-        extensions = bound.find(f"{{{WSDL}}}{direction}")
+        message, extensions = abstract.find(f"{{{WSDL}}}{direction}"), bound.find(f"{{{WSDL}}}{direction}")
         blocks = [] if extensions is None else xml.inside(extensions)
         bodies = [block for block in blocks if block.tag == f"{{{self._soap}}}body"]
-        body, message = bodies[0] if bodies else None, abstract.get("message", "")
-        headers = [(block, self._header(block)) for block in blocks if block.tag == f"{{{self._soap}}}header"]
-        own = resolved(abstract, message)[1]
-        apart = {part.name for block, part in headers if resolved(block, block.get("message", ""))[1] == own}
-        listed = None if body is None else body.get("parts")
+        headers = [block for block in blocks if block.tag == f"{{{self._soap}}}header"]
+        if message is None:
+            return Message(())
+        own = resolved(message, message.get("message", ""))
+        apart = {each.get("part") for each in headers if resolved(each, each.get("message", "")) == own}
+        listed = bodies[0].get("parts") if bodies else None
         parts = tuple(
             part
-            for part in self._wsdl.parts(abstract, message)
+            for part in self._wsdl.parts(message)
             if (part.name in listed.split() if listed is not None else part.name not in apart)
         )
-        namespace = "" if body is None else body.get("namespace", "")
-        rpc = style == "rpc"
-        uses = [block.get("use", "literal") for block in (*bodies, *(block for block, _ in headers))]
         return Message(
-            "rpc" if rpc else "document",
             parts,
-            tuple(part for _, part in headers),
-            (namespace, wrapper) if rpc else None,
-            encoded="encoded" in uses,
+            tuple(self._header(block) for block in headers),
+            _name(body or "") if style == "rpc" else None,
+            encoded=any(block.get("use") == "encoded" for block in (*bodies, *headers)),
         )
 
     def _header(self, block: Element) -> Part:
         wanted = block.get("part", "")
-        for part in self._wsdl.parts(block, block.get("message", "")):
+        for part in self._wsdl.parts(block):
             if part.name == wanted:
                 return part
         raise UsageError(f"line {block.sourceline}: the message has no part {wanted!r} for this header")
 
-    def _fault(self, abstract: Element, actions: _Actions) -> DeclaredFault | None:
-        parts = self._wsdl.parts(abstract, abstract.get("message", ""))
-        if len(parts) != 1 or parts[0].element is None:
-            return None  # not one element (WS-I Basic Profile 1.1, R2205): it can't be typed
-        name = abstract.get("name", "")
-        return DeclaredFault(name, actions.fault(abstract, name), parts[0].element)
+    def _faults(self, abstract: Element, actions: Mapping[str, str]) -> Iterator[DeclaredFault]:
+        """Those whose detail is one element (WS-I Basic Profile 1.1, R2205); no others can be typed."""
+        for fault in abstract.findall(f"{{{WSDL}}}fault"):
+            parts, name = self._wsdl.parts(fault), fault.get("name", "")
+            if len(parts) == 1 and parts[0].element is not None:
+                yield DeclaredFault(name, actions[name], parts[0].element)
 
 
-class _Actions:
-    """wsa:Action of an operation's messages (WS-Addressing 1.0 - Metadata, 4.4)."""
-
-    def __init__(self, port_type: Element, operation: Element) -> None:
-        namespace = _target(port_type)
-        self._delimiter = ":" if namespace.lower().startswith("urn:") else "/"
-        self._stem = self._joined(namespace.removesuffix(self._delimiter), port_type.get("name", ""))
-        self._operation = operation.get("name", "")
-        self._one_way = operation.find(f"{{{WSDL}}}output") is None
-
-    def request(self, given: Element, soap_action: str) -> str:
-        """An explicit one, SOAPAction, or the default pattern, in this order."""
-        default = given.get("name") or f"{self._operation}{'' if self._one_way else 'Request'}"
-        return _explicit(given) or soap_action or self._joined(self._stem, default)
-
-    def response(self, result: Element) -> str:
-        """An explicit one, or the default pattern."""
-        default = result.get("name") or f"{self._operation}Response"
-        return _explicit(result) or self._joined(self._stem, default)
-
-    def fault(self, fault: Element, name: str) -> str:
-        """An explicit one, or the default pattern."""
-        return _explicit(fault) or self._joined(self._stem, self._operation, "Fault", name)
-
-    def _joined(self, *names: str) -> str:
-        return self._delimiter.join(names)
+def _child(parent: Element, name: str) -> Element:
+    """The operation of this name, of which `describe` has found one."""
+    found = [each for each in parent.findall(f"{{{WSDL}}}operation") if each.get("name") == name]
+    return found[0]
 
 
-def _explicit(message: Element) -> str | None:
-    return next((found for name in _ACTIONS if (found := message.get(name))), None)
-
-
-def _target(element: Element) -> str:
-    """The target namespace of the document that an element stands in."""
-    return element.getroottree().getroot().get("targetNamespace", "")
-
-
-def _named(parent: Element, kind: str, name: str) -> Element | None:
-    children = parent.findall(f"{{{WSDL}}}{kind}")
-    return next((child for child in children if child.get("name") == name), None)
+def resolved(element: Element, value: str) -> QName:
+    """A QName in a value: its prefix as it is bound at `element`, else the target namespace."""
+    prefix, _, local = value.strip().rpartition(":")
+    namespace = element.nsmap.get(prefix or None)
+    if namespace is None:
+        if prefix:
+            raise UsageError(f"line {element.sourceline}: the prefix of {value!r} isn't bound")
+        namespace = element.getroottree().getroot().get("targetNamespace", "")
+    return namespace, local
 
 
 def _part(part: Element) -> Part:
-    name, element, type_ = part.get("name", ""), part.get("element"), part.get("type")
+    element, type_ = part.get("element"), part.get("type")
     return Part(
-        name,
+        part.get("name", ""),
         resolved(part, element) if element else None,
         resolved(part, type_) if type_ else None,
     )
 
 
+def _name(clark: str) -> QName:
+    namespace, _, local = clark.rpartition("}")
+    return namespace[1:], local
+
+
+def _clark(name: QName) -> str:
+    return f"{{{name[0]}}}{name[1]}" if name[0] else name[1]
+
+
 __all__ = [
+    "WSDL",
+    "XSD",
     "Contract",
     "DeclaredFault",
     "Message",
@@ -362,5 +286,5 @@ __all__ = [
     "Port",
     "location",
     "read",
-    "resolved",
+    "schemas",
 ]

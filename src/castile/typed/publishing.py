@@ -14,6 +14,8 @@ from typing import Final
 from lxml import etree
 
 from castile import xml
+from castile.errors import UsageError
+from castile.policy.documents import kind_of
 from castile.typed.contract import WSDL, XSD, Contract, Port, location
 from castile.typed.schema import XML, Schemas, alone
 from castile.xml import Element
@@ -44,10 +46,10 @@ class Publisher:
     def __init__(self, contract: Contract, ports: tuple[Port, ...], attach: Attach | None = None) -> None:
         self._contract, self._ports, self._attach = contract, ports, attach
         self._queries: dict[str, str] = {}
-        for at, document in contract.documents.items():
-            kind = "wsdl" if document.tag == f"{{{WSDL}}}definitions" else "xsd"
-            number = sum(query.startswith(kind) for query in self._queries.values())
-            self._queries[at] = kind if at == contract.root else f"{kind}={number or 1}"
+        for at, document in contract.documents:
+            kind = kind_of(document) or "xsd"
+            number = sum(query.startswith(f"{kind}=") for query in self._queries.values()) + 1
+            self._queries[at] = f"{kind}={number}" if self._queries else "wsdl"
 
     def document(self, query: str, url: str, addresses: Addresses) -> bytes | None:
         """What this query of a URL gets; None: there is no such document.
@@ -61,9 +63,15 @@ class Publisher:
         return None if at is None else _written(self._linked(at, url, addresses))
 
     def _linked(self, at: str, url: str, addresses: Addresses) -> Element:
-        document = deepcopy(self._contract.documents[at])
+        document = deepcopy(self._root(at))
         self._relink(document, at, url)
         return self._public(document, addresses)
+
+    def _root(self, at: str) -> Element:
+        found = self._contract.documents.root(at)
+        if found is None:
+            raise UsageError(f"the document {at} is missing")
+        return found
 
     def _relink(self, document: Element, at: str, url: str) -> None:
         for element in document.iter(*_LINKS):
@@ -77,7 +85,8 @@ class Publisher:
 
         A WSDL can't hold another one's namespace (WSDL 1.1, 2.1.1): such a one stays an import.
         """
-        root = self._contract.documents[self._contract.root]
+        at = self._contract.documents.location
+        root = self._root(at)
         single = alone(root)
         for child in list(single):
             if child.tag == f"{{{WSDL}}}types":
@@ -85,13 +94,13 @@ class Publisher:
         types = etree.Element(f"{{{WSDL}}}types")
         types.extend(each for each in Schemas(self._contract).documents if each.get("targetNamespace") != XML)
         single.insert(0, types)
-        self._inline(single, root, self._contract.root, url, {self._contract.root})
+        self._inline(single, root, at, url, {at})
         return self._public(single, addresses)
 
     def _inline(self, single: Element, document: Element, at: str, url: str, seen: set[str]) -> None:
         for link in document.findall(f"{{{WSDL}}}import"):
             target = location(at, link.get("location", ""))
-            other = self._contract.documents.get(target)
+            other = self._contract.documents.root(target)
             own = [
                 each
                 for each in single.findall(f"{{{WSDL}}}import")

@@ -19,7 +19,7 @@ from lxml import etree
 from castile import xml
 from castile.config import Limits
 from castile.errors import QName, UsageError
-from castile.typed.contract import WSDL, XSD, Contract, Message, Part, location
+from castile.typed.contract import XSD, Contract, Message, Part, location, schemas
 from castile.xml import Element
 
 RPC: Final = "urn:castile:rpc"
@@ -74,11 +74,8 @@ class Schemas:
         self._contract = contract
         self._seen: set[tuple[str, str]] = set()
         self.documents: list[Element] = []
-        for at, document in contract.documents.items():
-            if document.tag == f"{{{WSDL}}}definitions":
-                for types in document.findall(f"{{{WSDL}}}types"):
-                    for schema in types.findall(f"{{{XSD}}}schema"):
-                        self._take(schema, at, None)
+        for at, schema in schemas(contract.documents):
+            self._take(schema, at, None)
         if all(each.get("targetNamespace") != XML for each in self.documents):
             self.documents.append(xml.parse(_XML_ATTRIBUTES.encode(), Limits()))
 
@@ -100,9 +97,10 @@ class Schemas:
         self.documents.append(document)
 
     def _follow(self, at: str, adopted: str | None) -> None:
-        document = self._contract.documents.get(at)
+        documents = self._contract.documents
+        document = documents.root(at)
         if document is None:
-            raise UsageError(f"the schema {at} is missing")
+            raise UsageError(f"the schema {at} can't be had: {documents.missing.get(at, 'it is missing')}")
         key = (at, "" if document.get("targetNamespace") else adopted or "")
         if key not in self._seen:
             self._seen.add(key)

@@ -1,0 +1,125 @@
+"""SV-08: the WSDL that a running service gives is its own, and whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import zeep
+
+import castile
+from castile.policy.documents import Documents, references
+from castile.transport.documents import Loader
+from castile.typed import Contract, read
+from tests.edges.test_asgi import asked, scope
+from tests.service.plain import bank
+from tests.typed.contracts import FOLDER, contract
+
+
+def got(service: castile.Service, query: str, *, path: str = "/bank", host: str = "bank.example") -> Any:
+    headers = {"host": host} if host else {}
+    return asked(service.asgi(), scope("GET", path=path, headers=headers, query_string=query.encode()))
+
+
+def fetched(service: castile.Service, start: str) -> Documents:
+    """The documents as a client gets them, by following their links."""
+
+    def fetch(url: str) -> bytes:
+        parts = urlsplit(url)
+        answer = got(service, parts.query, path=parts.path, host=parts.netloc)
+        assert answer.status == 200, url
+        assert answer.headers["content-type"] == "text/xml; charset=utf-8"
+        return bytes(answer.body)
+
+    return Loader(fetch=fetch).load(start)
+
+
+def facts(found: Contract) -> object:
+    """What is said of messages, wherever the documents are."""
+    return [(port.service, port.name, port.soap, tuple(port.operations.values())) for port in found.ports]
+
+
+@pytest.mark.row("SV-08")
+@pytest.mark.parametrize("query", ["wsdl", "singleWsdl"])
+@pytest.mark.parametrize("name", ["bank", "split"])
+def test_what_is_published_says_what_was_given(query: str, name: str) -> None:
+    service = castile.Service(FOLDER / f"{name}.wsdl", partial=True)
+    documents = fetched(service, f"http://bank.example/bank?{query}")
+    published = read(documents)
+    assert facts(published) == facts(contract(name))
+    assert {port.described.address for port in published.ports} == {"http://bank.example/bank"}
+    assert documents.missing == {}
+    assert (len(documents) == 1) == (query == "singleWsdl")
+
+
+@pytest.mark.row("SV-08")
+def test_addresses_are_the_public_ones() -> None:
+    service = bank(public_url="https://www.bank.example/soap/bank")
+    for query in ("wsdl", "singleWsdl"):
+        text = got(service, query).body.decode()
+        assert text.count('location="https://www.bank.example/soap/bank"') == 2
+        assert "bank.test" not in text
+    assert 'schemaLocation="https://www.bank.example/soap/bank?xsd=1"' in got(service, "wsdl").body.decode()
+
+
+def test_ports_at_paths_of_their_own() -> None:
+    service = castile.Service(FOLDER / "paths.wsdl", partial=True)
+    published = read(fetched(service, "http://h.example:8080/new?wsdl"))
+    assert [port.described.address for port in published.ports] == [
+        "http://h.example:8080/new",
+        "http://h.example:8080/old",
+    ]
+    assert got(service, "wsdl", path="/elsewhere").status == 405
+
+
+def test_only_ports_that_are_offered() -> None:
+    service = bank(policy={"Soap11": castile.EndpointPolicy.of(secure=False, reliable=False)})
+    published = read(fetched(service, "http://bank.example/bank?wsdl"))
+    assert [port.name for port in published.ports] == ["Soap11"]
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [("wsdl", 200), ("WSDL", 200), ("xsd=1", 200), ("xsd=9", 405), ("wsdl=../x", 405), ("", 405), ("x", 405)],
+)
+def test_other_queries(query: str, status: int) -> None:
+    assert got(bank(), query).status == status
+
+
+@pytest.mark.parametrize("host", ["", 'x" onload="', "a b", "user@h", "x/../y"])
+def test_a_host_that_is_none_is_not_written(host: str) -> None:
+    text = got(bank(), "wsdl", host=host).body.decode()
+    assert text.count('location="/bank"') == 2
+
+
+def test_what_is_for_the_server_alone_stays(tmp_path: Path) -> None:
+    text = (FOLDER / "rpc.wsdl").read_text("utf-8")
+    private = (
+        '<!-- remember: PIN --><sc:KeyStore xmlns:sc="http://schemas.sun.com/2006/03/wss/server" '
+        'location="/etc/keys" storepass="PIN"/>'
+    )
+    (tmp_path / "rpc.wsdl").write_text(text.replace("<wsdl:portType", private + "<wsdl:portType"), "utf-8")
+    service = castile.Service(tmp_path / "rpc.wsdl", partial=True)
+    for query in ("wsdl", "singleWsdl"):
+        assert "PIN" not in got(service, query).body.decode()
+
+
+def test_zeep_reads_it(tmp_path: Path) -> None:
+    (tmp_path / "single.wsdl").write_bytes(got(bank(), "singleWsdl").body)
+    client = zeep.Client(str(tmp_path / "single.wsdl"))
+    assert sorted(client.wsdl.services["Bank"].ports) == ["Soap11", "Soap12"]
+
+
+def test_a_service_without_wsdl_publishes_none() -> None:
+    service = castile.Service(policy=castile.EndpointPolicy.of(secure=False))
+    assert got(service, "wsdl").status == 405
+
+
+def test_links_lead_to_documents_of_the_service() -> None:
+    service = bank()
+    root = fetched(service, "http://bank.example/bank?wsdl")
+    for at, document in root:
+        for reference in references(at, document):
+            assert reference.location.startswith("http://bank.example/bank?")
