@@ -681,3 +681,8 @@ def test_limits_of_documents() -> None:
 
 def test_the_places_of_the_template_are_all_used() -> None:
     assert all(f"{{{place}}}" in BODY for place in PLACES)
+
+
+@pytest.mark.row("CL-50")
+def test_a_document_with_two_addresses_is_read_once() -> None:
+    assert described(wsdl(), wsdl()).port().name == "P"

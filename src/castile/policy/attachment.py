@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final
-from urllib.parse import urldefrag
 
 from castile.errors import PolicyError
 from castile.messages.policy import (
@@ -126,7 +125,7 @@ class Attachments:
     def _follow(self, location: str, element: Element, uri: str) -> Policy:
         """What a reference refers to (WS-Policy 1.5, 4.3.4; WS-PolicyAttachment, 3.4)."""
         uri = uri.strip()
-        target, fragment = urldefrag(uri)
+        target, _, fragment = uri.partition("#")
         found = [] if uri.startswith("#") else list(self._names.get(uri, ()))
         if not found:
             where = resolve(location, target) if target else location
@@ -143,7 +142,7 @@ class Attachments:
         start = f"{_place(location, element)}: {local_name(element)} refers to the policy {uri!r}, "
         if found:
             return start + f"which stands there {found} times: an Id or Name must be unique"
-        reason = self._documents.missing.get(resolve(location, urldefrag(uri).url)) if uri else None
+        reason = self._documents.missing.get(resolve(location, uri.partition("#")[0])) if uri else None
         if reason is not None and not uri.startswith("#"):
             return start + f"which could not be had: {reason}"
         known = sorted({name for where, name in self._ids if where == location} | set(self._names))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from posixpath import normpath
 from typing import Final, Literal
-from urllib.parse import urldefrag, urljoin
+from urllib.parse import urljoin
 
 from castile.config import DocumentLimits
 from castile.errors import Malformed, UsageError
@@ -126,14 +126,19 @@ def _reference(
     kind: Literal["wsdl", "schema", "policy"], base: str, element: Element, uri: str | None
 ) -> Iterator[Reference]:
     uri = (uri or "").strip()
-    if target := urldefrag(uri).url:
+    if target := uri.partition("#")[0]:
         yield Reference(kind, uri, resolve(base, target), Place(base, element.sourceline or 0))
 
 
 def resolve(base: str, reference: str) -> str:
     """Where a reference in the document at `base` leads: a URL, or a path like `base`'s."""
-    if _URL.match(base) or _ABSOLUTE.match(reference):
-        return urljoin(base, reference) if _URL.match(base) else reference
+    if _URL.match(base):
+        try:
+            return urljoin(base, reference)
+        except ValueError:
+            return reference
+    if _ABSOLUTE.match(reference):
+        return reference
     return normpath((PurePath(base).parent / reference).as_posix())
 
 

@@ -86,8 +86,12 @@ class _Reader:
         self._count = 0
         self._services: list[_Found] = []
         self._definitions: dict[tuple[str, str], list[_Found]] = {}
+        seen: set[bytes | None] = set()
         for location, root in documents:
-            if kind_of(root) == "wsdl":
+            octets = documents.octets(location)
+            # One document may have two addresses, as ``?wsdl`` and ``?WSDL``.
+            if kind_of(root) == "wsdl" and octets not in seen:
+                seen.add(octets)
                 self._index(location, root)
 
     def _index(self, location: str, root: Element) -> None:
