@@ -30,10 +30,10 @@ from stacks import INTEROP, JAVA, MODES, SEQUENCE, STACKS, Pair, pair
 
 IN_MEMORY: Final = tuple((stack, False) for stack in STACKS)
 GROUPS: Final = {
-    "plain": (0.10, IN_MEMORY),
-    "sc": (0.15, IN_MEMORY),
+    "rm-sc": (0.45, (*IN_MEMORY, ("castile", True), ("cxf", True))),
     "rm": (0.25, IN_MEMORY),
-    "rm-sc": (0.50, (*IN_MEMORY, ("castile", True), ("cxf", True))),
+    "sc": (0.20, IN_MEMORY),
+    "plain": (0.10, IN_MEMORY),
 }
 """Of each mode its share of the time, and the pairs that are alive together and take their windows in
 turn: stack, and whether it is durable. A Metro client takes 8 s to close a sequence."""

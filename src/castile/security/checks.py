@@ -120,7 +120,8 @@ def _check_encryption(reading: Reading, primary: Signed, policy: ProtectionPolic
     if expectation.encrypted_body and policy.parts.encrypted_body and "Body" not in names:
         raise SecurityFailure("the Body isn't encrypted", part="Body")
     if "Body" in names and policy.encrypt_signature and primary.entry.encrypted is None:
-        # Of the primary signature alone (WS-SP 1.2, 6.4): Metro leaves the endorsing one in clear.
+        # The primary signature and the confirmations (WS-SP 1.2, 6.4), no endorsing one: Metro leaves
+        # that in clear.
         raise _refused("the Signature isn't encrypted")
     first = opening.encrypted[0][1] if opening.encrypted else None
     for name, key in opening.encrypted:
