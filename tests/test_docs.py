@@ -29,6 +29,7 @@ generate = importlib.import_module("generate")
 """docs/generate.py, which writes the reference pages."""
 
 PUBLIC: Final = {
+    "AsyncClient",
     "CastileError",
     "Certificate",
     "Client",

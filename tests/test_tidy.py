@@ -33,8 +33,14 @@ LAYERS: Final = (
     ("protocol", "security"),
     ("store",),
     ("endpoint",),
-    ("transport", "typed", "pump", "conversations", "doubts", "plain", "retired", "siblings", "commands"),
-    ("client", "service", "ports", "sts", "zeep", "explaining", "credentials", "testing"),
+    (
+        *("transport", "typed", "waiting", "callers", "pump", "conversations"),
+        *("doubts", "plain", "retired", "siblings", "commands"),
+    ),
+    (
+        *("front", "client", "async_client", "service", "ports", "sts"),
+        *("zeep", "explaining", "credentials", "testing"),
+    ),
     ("cli", "console", "demo"),
     ("__init__", "__main__"),
 )

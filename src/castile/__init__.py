@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from castile import errors
+    from castile.async_client import AsyncClient
     from castile.client import Client
     from castile.credentials import Certificate, Username
     from castile.endpoint.deliver import RequestContext
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from castile.service import Service
 
 __all__ = [
+    "AsyncClient",
     "CastileError",
     "Certificate",
     "Client",
@@ -52,6 +54,7 @@ __all__ = [
 ]
 
 _HOMES: Final = {
+    "AsyncClient": "castile.async_client",
     "Certificate": "castile.credentials",
     "Client": "castile.client",
     "EndpointPolicy": "castile.policy",

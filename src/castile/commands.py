@@ -12,6 +12,7 @@ from castile.endpoint.requests import give_up, source_record
 from castile.errors import CastileError, UsageError
 from castile.store import Transaction
 from castile.store.records import Command
+from castile.waiting import blocking
 
 if TYPE_CHECKING:
     from castile.pump import Pump
@@ -41,10 +42,10 @@ def attend(pump: Pump) -> None:
 def _carried_out(pump: Pump, command: Command) -> str:
     match command.kind, command.verb:
         case "context", "renew":
-            state = pump.conversations.renew(command.target)
+            state = blocking(pump.conversations.renew(command.target))
             return f"renewed: instance {state.current.instance}"
         case "context", _:
-            cancel_context(pump, command.target, force=command.force)
+            blocking(cancel_context(pump, command.target, force=command.force))
             return "cancelled"
         case _, "close":
             record = pump.run(lambda tx: source_record(tx, command.target))
@@ -58,10 +59,10 @@ def _carried_out(pump: Pump, command: Command) -> str:
     return done.text
 
 
-def cancel_context(pump: Pump, identifier: str, *, force: bool) -> None:
+async def cancel_context(pump: Pump, identifier: str, *, force: bool) -> None:
     """Give a context back; with sequences bound to it only by `force`: they fail (CO-17)."""
     party = pump.party
-    sources = pump.run(lambda tx: tx.sources(side=party.side, endpoint=party.realm, unfinished=True))
+    sources = await pump.commit(lambda tx: tx.sources(side=party.side, endpoint=party.realm, unfinished=True))
     bound = [record for record in sources if record.state.context == identifier]
     if bound and not force:
         raise UsageError(
@@ -71,8 +72,8 @@ def cancel_context(pump: Pump, identifier: str, *, force: bool) -> None:
     state = pump.conversations.state_of(identifier)
     if state is None:
         return
-    pump.conversations.cancel(state)
+    await pump.conversations.cancel(state)
     for record in bound:
         now, key = pump.now(), record.state.key
         reason = "the security context was cancelled"
-        pump.tell_failed(pump.run(lambda tx: give_up(tx, key, reason, now)))  # noqa: B023 - it runs here
+        pump.tell_failed(await pump.commit(lambda tx: give_up(tx, key, reason, now)))  # noqa: B023 - it runs here

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from castile.clock import Now
 from castile.endpoint import bootstrap, requests
@@ -30,6 +30,9 @@ from castile.security.keys import ContextKey
 from castile.store import Transaction
 from castile.store.records import ContextRecord
 from castile.transport.carrier import Carrier
+from castile.waiting import Commit, Pause, Turn, blocking
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -65,8 +68,8 @@ class Conversations:
     identifier: str | None = None
     """Of the context of this process."""
     stopping: bool = False
-    _establishing: threading.Lock = field(default_factory=threading.Lock)
-    _renewing: threading.Lock = field(default_factory=threading.Lock)
+    _establishing: Turn = field(default_factory=Turn)
+    _renewing: Turn = field(default_factory=Turn)
     _lives: dict[str, Life] = field(default_factory=dict)
     _looking: threading.Lock = field(default_factory=threading.Lock)
     _quiet_until: float = -math.inf
@@ -74,7 +77,7 @@ class Conversations:
 
     # for new work
 
-    def identify(self, deadline: float) -> str | None:
+    async def identify(self, deadline: float) -> str | None:
         """Identifier of a usable context; the bootstrap runs if there is none (F05).
 
         One bootstrap at a time. An expired context is renewed first, where that is allowed (F14).
@@ -83,15 +86,15 @@ class Conversations:
         """
         if not self.party.policy.has_contexts:
             return None
-        with held(self._establishing, max(0.0, deadline - self.now().tick)):
+        async with self._establishing.within(max(0.0, deadline - self.now().tick)):
             current = self.identifier
-            if current is not None and (self.serves(current) or self._revived(current, deadline)):
+            if current is not None and (self.serves(current) or await self._revived(current, deadline)):
                 return current
-            state = self._established(deadline)
+            state = await self._established(deadline)
             record = ContextRecord(
                 state, self.party.side, self.party.realm, state.principal, expires=state.expires
             )
-            self.party.run(lambda tx: tx.save_context(record))
+            await self.commit(lambda tx: tx.save_context(record))
             self._learn(record)
             self.identifier = state.identifier
             return self.identifier
@@ -139,27 +142,27 @@ class Conversations:
             self._quiet_until = tick + self.party.settings.timers.alarm_interval
             return True
 
-    def _established(self, deadline: float) -> Conversation:
+    async def _established(self, deadline: float) -> Conversation:
         attempts = 0
         while True:
             try:
-                return self._converse(bootstrap.establish(self.party, self.now))
+                return await self._converse(bootstrap.establish(self.party, self.now))
             except TransportError as error:
                 attempts += 1
                 pause = backoff(attempts, self.party.settings.timers, self.party.jitter())
                 wait = max(pause, error.retry_after or 0)
                 if self.stopping or self.now().tick + wait > deadline:
                     raise
-                threading.Event().wait(wait)
+                await Pause(wait)
 
-    def _revived(self, identifier: str, deadline: float) -> bool:
+    async def _revived(self, identifier: str, deadline: float) -> bool:
         """Whether the current context, which is past its end, could be renewed (F14)."""
         party = self.party
         allowed = party.settings.allow_renewal_after_expiry and party.policy.renews_contexts
         if not allowed or self._life(identifier).abandoned:
             return False
         try:
-            self.renew(identifier, deadline=deadline)
+            await self.renew(identifier, deadline=deadline)
         except (FaultReceived, PeerError, SecurityContextExpired, TransportError) as error:
             reliability_log.warning("an expired security context wasn't renewed: %s", error)
             return False
@@ -185,7 +188,8 @@ class Conversations:
     def _renew_quietly(self, identifier: str, life: Life) -> None:
         try:
             if not self.stopping:
-                self.renew(identifier, refused=next(iter(context_keys(self.record(identifier))[-1:]), None))
+                refused = next(iter(context_keys(self.record(identifier))[-1:]), None)
+                blocking(self.renew(identifier, refused=refused))
         except SecurityContextExpired as error:
             life.renew_at = math.inf
             reliability_log.info("a security context ends: %s", error)
@@ -200,7 +204,7 @@ class Conversations:
         finally:
             life.renewing = False
 
-    def renew(
+    async def renew(
         self, identifier: str, *, refused: ContextKey | None = None, deadline: float | None = None
     ) -> Conversation:
         """A new key for a context, one renewal at a time (F13, SC-26).
@@ -212,10 +216,10 @@ class Conversations:
         """
         if not self.party.policy.renews_contexts:
             raise PolicyError("the policy says MustNotSendRenew: establish a new context instead")
-        seconds = -1.0 if deadline is None else max(0.0, deadline - self.now().tick)
-        with held(self._renewing, seconds):
+        seconds = None if deadline is None else max(0.0, deadline - self.now().tick)
+        async with self._renewing.within(seconds):
             now, settings = self.now(), self.party.settings
-            record = self.record(identifier)
+            record = await self.commit(lambda tx: self.party.context(tx, identifier))
             if record is None or record.ended is not None or not isinstance(record.state, Conversation):
                 raise SecurityContextExpired("the security context is not in use any more")
             if refused is not None and record.state.current.instance != refused.instance:
@@ -225,10 +229,10 @@ class Conversations:
                 record.state, event, now, settings.timers, testing=settings.testing
             )
             dialogue = bootstrap.renew(self.party, started, context_keys(record)[-1], self.now)
-            state = self._converse(dialogue)
+            state = await self._converse(dialogue)
             renewed = replace(record, state=state, expires=state.expires)
             before = record.state.current.instance
-            self.party.run(lambda tx: _keep(tx, renewed, before))
+            await self.commit(lambda tx: _keep(tx, renewed, before))
             self._learn(renewed)
             return state
 
@@ -259,6 +263,11 @@ class Conversations:
 
     # the store
 
+    async def commit(self, step: Callable[[Transaction], T]) -> T:
+        """One step of the store, committed."""
+        result: T = await Commit(self.party.store.run(step))
+        return result
+
     def record(self, identifier: str) -> ContextRecord | None:
         """The stored context of this name."""
         return self.party.run(lambda tx: self.party.context(tx, identifier))
@@ -281,35 +290,35 @@ class Conversations:
 
     # the dialogues
 
-    def _converse(self, dialogue: bootstrap.Dialogue) -> Conversation:
+    async def _converse(self, dialogue: bootstrap.Dialogue) -> Conversation:
         """Drive a dialogue with the trust service over HTTP."""
         outgoing = next(dialogue)
         while True:
             protected = prepare(self.party, outgoing, self.party.now())
             with self.party.keyring.holding(protected.key):
                 seconds = requests.patience(self.party.settings.timers, "create")
-                payload = self.carrier.post(outgoing.action, protected.payload, seconds)
+                payload = await self.carrier.post(outgoing.action, protected.payload, seconds)
                 if payload is None:
                     raise TransportError("the trust service gave no answer")
                 confirmations = (protected.signature_values,)
                 now = self.party.now()
                 inbound = read(self.party, payload, now, request=False, confirmations=confirmations)
-                self.reject_replay(inbound)
+                await self.reject_replay(inbound)
             try:
                 outgoing = dialogue.send(inbound)
             except StopIteration as stop:
                 state: Conversation = stop.value
                 return state
 
-    def reject_replay(self, inbound: Inbound) -> None:
+    async def reject_replay(self, inbound: Inbound) -> None:
         """Refuse an answer that came before."""
         evidence, expires, now = inbound.verified.evidence, inbound.verified.expires, self.now()
         if evidence:
-            self.party.run(lambda tx: tx.reject_replay(evidence, expires, now))
+            await self.commit(lambda tx: tx.reject_replay(evidence, expires, now))
 
     # the end
 
-    def cancel(self, state: Conversation) -> None:
+    async def cancel(self, state: Conversation) -> None:
         """Give a context back. Best effort: it ends by itself where the service can't be reached,
         and where the policy says that it is never cancelled (SC-32)."""
         record = self.record(state.identifier)
@@ -320,7 +329,7 @@ class Conversations:
         known = state.recoverable(self.now(), settings.timers, testing=settings.testing) and not state.lost
         try:
             if self.party.policy.cancels_contexts and known:
-                ended = self._converse(bootstrap.cancel(self.party, state, keys[-1], self.now()))
+                ended = await self._converse(bootstrap.cancel(self.party, state, keys[-1], self.now()))
         except CastileError as error:
             reliability_log.info("the security context could not be cancelled: %s", error)
         self._end(replace(record, state=ended))
@@ -350,17 +359,3 @@ def _keep(tx: Transaction, renewed: ContextRecord, before: str | None) -> None:
     if known is None or known.ended is not None or known.state.current.instance != before:
         raise SecurityContextExpired("the security context ended while it was renewed")
     tx.save_context(renewed)
-
-
-@contextmanager
-def held(lock: threading.Lock, seconds: float) -> Iterator[None]:
-    """Hold a lock, or be out of time: another caller may be waiting for the network in it.
-
-    A negative time waits as long as it takes.
-    """
-    if not lock.acquire(timeout=seconds):
-        raise TransportError("no answer from the peer in time, to another caller's first message")
-    try:
-        yield
-    finally:
-        lock.release()

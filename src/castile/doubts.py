@@ -43,11 +43,11 @@ class Doubts:
     _repeated: set[str] = field(default_factory=set)
     """MessageIDs that were sent again because the context seemed to be lost."""
 
-    def heard(self, row: OutboxRow, fault: FaultReceived, key: ContextKey) -> bool:
+    async def heard(self, row: OutboxRow, fault: FaultReceived, key: ContextKey) -> bool:
         """Act on a fault that answered this message under this key. True: send it again at once."""
         match alarm_of(fault.fault, secured=fault.authenticated):
             case Alarm.RENEW:
-                return self._renew(row, fault, key)
+                return await self._renew(row, fault, key)
             case Alarm.LOST:
                 if not fault.authenticated and row.message_id not in self._repeated:
                     self._repeated.add(row.message_id)
@@ -61,7 +61,7 @@ class Doubts:
         self._renewed.discard(message_id)
         self._repeated.discard(message_id)
 
-    def _renew(self, row: OutboxRow, fault: FaultReceived, key: ContextKey) -> bool:
+    async def _renew(self, row: OutboxRow, fault: FaultReceived, key: ContextKey) -> bool:
         state = self.conversations.state_of(key.identifier)
         if state is not None and state.current.instance != key.instance:
             return True  # there is a newer key already
@@ -71,7 +71,7 @@ class Doubts:
             return False
         self._renewed.add(row.message_id)
         try:
-            self.conversations.renew(key.identifier, refused=key)
+            await self.conversations.renew(key.identifier, refused=key)
         except TransportError:
             self._renewed.discard(row.message_id)
             return False

@@ -25,7 +25,7 @@ from castile.security.keys import ContextKey
 from castile.transport.carrier import Carrier
 
 
-def exchange(
+async def exchange(
     conversations: Conversations,
     carrier: Carrier,
     action: str,
@@ -41,30 +41,30 @@ def exchange(
     isn't repeated, since without a sequence nobody would know it again.
     """
     for again in (True, False):
-        context = conversations.identify(deadline)
+        context = await conversations.identify(deadline)
         key = _key(conversations, context)
         try:
-            return _exchange(conversations, carrier, action, body, deadline, key, two_way=two_way)
+            return await _exchange(conversations, carrier, action, body, deadline, key, two_way=two_way)
         except FaultReceived as fault:
-            if key is None or not (again and _renewed(conversations, fault, key)):
+            if key is None or not (again and await _renewed(conversations, fault, key)):
                 raise
     raise TransportError("the peer wants a renewal again and again")
 
 
-def _renewed(conversations: Conversations, fault: FaultReceived, key: ContextKey) -> bool:
+async def _renewed(conversations: Conversations, fault: FaultReceived, key: ContextKey) -> bool:
     alarm = alarm_of(fault.fault, secured=fault.authenticated)
     if alarm is Alarm.LOST:
         conversations.abandon(key.identifier, authenticated=fault.authenticated)
     if alarm is not Alarm.RENEW or not conversations.heed(authenticated=fault.authenticated):
         return False
     try:
-        conversations.renew(key.identifier, refused=key)
+        await conversations.renew(key.identifier, refused=key)
     except CastileError:
         conversations.abandon(key.identifier, authenticated=True)
     return True
 
 
-def _exchange(
+async def _exchange(
     conversations: Conversations,
     carrier: Carrier,
     action: str,
@@ -89,7 +89,7 @@ def _exchange(
         conversations.freshen(key.identifier)
     protected = prepare(party, outgoing, party.now())
     with party.keyring.holding(protected.key):
-        payload = carrier.post(action, protected.payload, max(0.0, deadline - conversations.now().tick))
+        payload = await carrier.post(action, protected.payload, max(0.0, deadline - conversations.now().tick))
         if payload is None:
             if two_way:
                 raise TransportError("the peer took the message and gave no answer")
@@ -99,7 +99,7 @@ def _exchange(
     if party.policy.application is None or key is not None:
         prove_possession(inbound.verified, Kind.PLAIN, key.identifier if key is not None else None)
     else:
-        conversations.reject_replay(inbound)
+        await conversations.reject_replay(inbound)
     section = party.policy.application
     symmetric = section is not None and section.binding == "symmetric"
     if symmetric and protected.key is not None and inbound.verified.primary != protected.key.identity:

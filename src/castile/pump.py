@@ -1,8 +1,8 @@
 """The client's engine: contexts, sequences and every attempt at a message.
 
-The caller's own thread sends its own message. The pump's thread, started when there is
-something that nobody waits for, does the rest: repetitions, what an earlier process left,
-closing. It stops with the client.
+The caller's own thread or task sends its own message: what it does is written as coroutines
+(`castile.waiting`). The pump's thread, started when there is something that nobody waits for,
+does the rest: repetitions, what an earlier process left, closing. It stops with the client.
 
 A row is leased while an exchange is open, which suspends its timer. Due times run on the tick
 clock and are stored as UTC, so a jump of the wall clock changes no repetition (RM-61).
@@ -11,15 +11,16 @@ clock and are stored as UTC, so a jump of the wall clock changes no repetition (
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from castile import commands
+from castile.callers import Call, Callers
 from castile.clock import Now
-from castile.conversations import Conversations, held
+from castile.conversations import Conversations
 from castile.doubts import Doubts
 from castile.endpoint import answers, requests
 from castile.endpoint.answers import Answered
@@ -48,6 +49,7 @@ from castile.siblings import Siblings
 from castile.store import Sign, Transaction
 from castile.store.records import OutboxRow, ReplyRow, SourceRecord
 from castile.transport.carrier import Carrier
+from castile.waiting import Commit, Result, Turn, blocking
 
 T = TypeVar("T")
 _CLOSED: Final = "the client was closed before its reply came"
@@ -80,17 +82,17 @@ class Pump:
     retired: Retired = field(init=False)
     doubts: Doubts = field(init=False)
     siblings: Siblings = field(init=False)
-    _creating: threading.Lock = field(default_factory=threading.Lock)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    callers: Callers = field(default_factory=Callers)
+    _creating: Turn = field(default_factory=Turn)
+    _choosing: Turn = field(default_factory=Turn)
     _leasing: threading.Lock = field(default_factory=threading.Lock)
     _starting: threading.Lock = field(default_factory=threading.Lock)
-    _changed: threading.Condition = field(default_factory=threading.Condition)
+    _change: Future[None] = field(default_factory=Future)
+    """Done when what a commit changes has changed; another one takes its place then."""
     _wake: threading.Event = field(default_factory=threading.Event)
     _leased: set[str] = field(default_factory=set)
     _sending: set[str] = field(default_factory=set)
     """Those of them that the pool has."""
-    _waiting: dict[str, list[Future[ReplyRow]]] = field(default_factory=dict)
-    _faults: dict[str, FaultReceived] = field(default_factory=dict)
     _thread: threading.Thread | None = None
     _pool: ThreadPoolExecutor | None = None
     _stopping: bool = False
@@ -115,6 +117,11 @@ class Pump:
         """One step of the store, committed."""
         return self.party.run(step)
 
+    async def commit(self, step: Callable[[Transaction], T]) -> T:
+        """The same, for whoever mustn't hold a loop up."""
+        result: T = await Commit(self.party.store.run(step))
+        return result
+
     def recover(self) -> None:
         """Take over what an earlier process left in the store, and watch those beside this one."""
         reliable = self.party.policy.reliability is not None
@@ -127,10 +134,10 @@ class Pump:
 
     # messages
 
-    def sequence(self) -> str:
+    async def sequence(self) -> str:
         """The default sequence, made in the store if there is none that takes messages."""
         while True:
-            with self._lock:
+            async with self._choosing.within():
                 now, stale = self.now(), self.key
 
                 def step(tx: Transaction) -> str | None:
@@ -140,12 +147,12 @@ class Pump:
                     if record is not None and self._retirable(record):
                         return None
                     record = requests.new_sequence(self.party, tx, now)  # noqa: B023
-                    if not self.retired.clear.is_set():
+                    if not self.retired.clear.is_open():
                         for row in tx.outbox(record.state.key):
                             tx.update_outbox(row.message_id, due=None)
                     return record.state.key
 
-                key = self.run(step)
+                key = await self.commit(step)
                 if key is not None:
                     self.key = key
                     return key
@@ -168,7 +175,7 @@ class Pump:
         self.retired.add(key)
         self._rouse()
 
-    def send(self, action: str, body: bytes, call: str | None = None) -> None:
+    async def send(self, action: str, body: bytes, call: str | None = None) -> None:
         """Number a one-way message and make it durable; with the key of an earlier one, nothing.
 
         Raises `InDoubt` where the earlier one has failed: then its key is free again.
@@ -184,13 +191,13 @@ class Pump:
                 self.party, tx, key, action, body, now, two_way=False, own=False, call=call
             )
 
-        with self._freeing(call):
-            found = (self.run(earlier) if call else None) or self._numbered(step)
+        async with self._freeing(call):
+            found = (await self.commit(earlier) if call else None) or await self._numbered(step)
             self._rouse()
             if call and isinstance(found, OutboxRow):
-                self._check_failed(found)
+                await self._check_failed(found)
 
-    def call(self, action: str, body: bytes, timeout: float, call: str | None = None) -> ReplyRow:
+    async def call(self, action: str, body: bytes, timeout: float, call: str | None = None) -> ReplyRow:
         """Send a message and wait for its reply; with the key of an earlier `call`, for its reply.
 
         Raises `InDoubt` at the time-out, with the number; the message stays in the outbox. An
@@ -198,36 +205,41 @@ class Pump:
         may have been handled, or may still be. Where the sequence has failed, the key is free again
         once that is told.
         """
-        with self._freeing(call):
-            return self._call(action, body, timeout, call)
+        asked = Call(action, body, call, timeout, self.now().tick + timeout)
+        try:
+            async with self._freeing(call):
+                return await self._call(asked)
+        finally:
+            self._gone(asked)
 
-    def _call(self, action: str, body: bytes, timeout: float, call: str | None) -> ReplyRow:
-        deadline = self.now().tick + timeout
-        future: Future[ReplyRow] = Future()
-        if call is not None:
-            again = self.run(lambda tx: self._again(tx, call, action, body, future))
+    async def _call(self, asked: Call) -> ReplyRow:
+        if asked.key is not None:
+            again = await self.commit(lambda tx: self._again(tx, asked))
             if again is not None:
-                return self._joined(again, future, deadline, timeout)
-        self.conversations.identify(deadline)
+                return await self._joined(again, asked)
+        await self.conversations.identify(asked.deadline)
         now = self.now()
 
         def step(tx: Transaction, key: str) -> OutboxRow | ReplyRow | _Own:
             # Once more, in the step that submits: another thread may have come first.
-            known = self._again(tx, call, action, body, future) if call is not None else None
+            known = self._again(tx, asked) if asked.key is not None else None
             if known is not None:
                 return known
-            row = requests.submit(self.party, tx, key, action, body, now, two_way=True, own=True, call=call)
-            self._waiting[row.message_id] = [future]
+            row = requests.submit(
+                self.party, tx, key, asked.action, asked.body, now, two_way=True, own=True, call=asked.key
+            )
             self._leased.add(row.message_id)
+            asked.leased = True
+            self.callers.join(asked, row)
             return _Own(row, self._rendered(tx, row, now))
 
-        found = self._numbered(step)
+        found = await self._numbered(step)
         if not isinstance(found, _Own):
-            return self._joined(found, future, deadline, timeout)
+            return await self._joined(found, asked)
         row = found.row
         try:
-            if found.outgoing is not None or self._open(row.sequence_key or "", deadline):
-                self._attempt(row, deadline, found.outgoing)
+            if found.outgoing is not None or await self._open(row.sequence_key or "", asked.deadline):
+                await self._attempt(row, asked.deadline, found.outgoing)
         except TransportError as error:
             reliability_log.info("message %s waits for its sequence: %s", row.number, error)
         except UsageError:
@@ -235,10 +247,23 @@ class Pump:
                 raise
             raise self._doubt(row, _CLOSED) from None
         finally:
-            self._leased.discard(row.message_id)
-        return self._joined(row, future, deadline, timeout)
+            self._yielded(asked)
+        return await self._joined(row, asked)
 
-    def _numbered(self, step: Callable[[Transaction, str], T]) -> T:
+    def _yielded(self, asked: Call) -> None:
+        """Its message is whoever's now that finds it due."""
+        if asked.leased:
+            asked.leased = False
+            self._leased.discard(asked.joined)
+
+    def _gone(self, asked: Call) -> None:
+        """Its caller waits no more, whatever made him go: what is still to be done the thread does."""
+        self._yielded(asked)
+        if asked.joined and not asked.reply.done():
+            self._rouse()
+        self.callers.leave(asked)
+
+    async def _numbered(self, step: Callable[[Transaction, str], T]) -> T:
         """Number a message in the default sequence: one step, where there is one that takes it."""
 
         def current(tx: Transaction) -> T | None:
@@ -248,8 +273,8 @@ class Pump:
                 return None
             return step(tx, key)
 
-        while (found := self.run(current)) is None:
-            self.sequence()  # which another thread may end meanwhile
+        while (found := await self.commit(current)) is None:
+            await self.sequence()  # which another thread may end meanwhile
         return found
 
     def _rendered(self, tx: Transaction, row: OutboxRow, now: Now) -> Outgoing | None:
@@ -259,52 +284,43 @@ class Pump:
         except CastileError:
             return None
 
-    def _again(
-        self, tx: Transaction, call: str, action: str, body: bytes, future: Future[ReplyRow]
-    ) -> OutboxRow | ReplyRow | None:
-        known = requests.call_again(self.party, tx, call, action, body, two_way=True)
+    def _again(self, tx: Transaction, asked: Call) -> OutboxRow | ReplyRow | None:
+        known = requests.call_again(
+            self.party, tx, asked.key or "", asked.action, asked.body, two_way=True
+        )
         if isinstance(known, OutboxRow):
-            self._waiting.setdefault(known.message_id, []).append(future)
+            self.callers.join(asked, known)
         return known
 
-    def _joined(
-        self, row: OutboxRow | ReplyRow, future: Future[ReplyRow], deadline: float, timeout: float
-    ) -> ReplyRow:
+    async def _joined(self, row: OutboxRow | ReplyRow, asked: Call) -> ReplyRow:
         """Wait for the reply to a message that is under way, here or in another process."""
         if isinstance(row, ReplyRow):
             return row
         try:
-            if not future.done():
-                self._check_failed(row)
+            if not asked.reply.done():
+                await self._check_failed(row)
                 with self.siblings.joined(row):
                     self._rouse()
-                    return future.result(self._left(deadline))
-            return future.result(self._left(deadline))
+                    await Result(asked.reply, self._left(asked.deadline))
+            return asked.reply.result()
         except TimeoutError:
             fault = self._heard(row)
-            raise self._unanswered(row, timeout, fault) from fault
-        finally:
-            waiting = self._waiting.get(row.message_id, [])
-            if future in waiting:
-                waiting.remove(future)
-            if not waiting:
-                self._waiting.pop(row.message_id, None)
-                self._faults.pop(row.message_id, None)
+            raise self._unanswered(row, asked.timeout, fault) from fault
 
-    def _check_failed(self, row: OutboxRow) -> None:
+    async def _check_failed(self, row: OutboxRow) -> None:
         """Raises what there is to tell of a message whose sequence has failed."""
-        record = self.run(lambda tx: tx.source(row.sequence_key) if row.sequence_key else None)
+        record = await self.commit(lambda tx: tx.source(row.sequence_key) if row.sequence_key else None)
         if record is not None and record.state.phase is source.Phase.FAILED:
             raise self._failure(record, row)
 
-    @contextmanager
-    def _freeing(self, call: str | None) -> Iterator[None]:
+    @asynccontextmanager
+    async def _freeing(self, call: str | None) -> AsyncIterator[None]:
         """A caller who is told that his call has failed for good may use its key anew (CL-31)."""
         try:
             yield
         except (InDoubt, SequenceCreationFailed):
             if call is not None:
-                self.run(lambda tx: requests.free_key(self.party, tx, call))
+                await self.commit(lambda tx: requests.free_key(self.party, tx, call))
             raise
 
     def consumed(self, reply: ReplyRow) -> None:
@@ -312,32 +328,32 @@ class Pump:
         utc = self.now().utc
         self.party.store.run(lambda tx: tx.consume(reply.message_id, utc), patient=True)
 
-    def direct(self, action: str, body: bytes, timeout: float, *, two_way: bool) -> bytes:
+    async def direct(self, action: str, body: bytes, timeout: float, *, two_way: bool) -> bytes:
         """A message outside any sequence."""
         deadline = self.now().tick + timeout
-        return exchange(self.conversations, self.carrier, action, body, deadline, two_way=two_way)
+        return await exchange(self.conversations, self.carrier, action, body, deadline, two_way=two_way)
 
     # attempts
 
-    def _open(self, key: str, deadline: float) -> bool:
+    async def _open(self, key: str, deadline: float) -> bool:
         """The sequence exists at the peer. One caller creates it, the others wait for that."""
-        if not self.retired.clear.wait(self._left(deadline)):
+        if not await self.retired.clear.passed(self._left(deadline)):
             return False
-        with held(self._creating, self._left(deadline)):
-            record, rows = self.run(lambda tx: (requests.source_record(tx, key), tx.outbox(key)))
+        async with self._creating.within(self._left(deadline)):
+            record, rows = await self.commit(lambda tx: (requests.source_record(tx, key), tx.outbox(key)))
             if record.state.phase is source.Phase.CREATING:
                 create = next((row for row in rows if row.kind == "create"), None)
                 if create is not None and self._lease(create.message_id):
                     try:
-                        self._attempt(create, deadline)
+                        await self._attempt(create, deadline)
                     finally:
                         self._leased.discard(create.message_id)
-                record = self.run(lambda tx: requests.source_record(tx, key))
+                record = await self.commit(lambda tx: requests.source_record(tx, key))
         if record.state.phase is source.Phase.FAILED:
             raise SequenceCreationFailed(f"no sequence could be created: {record.state.reason}")
         return record.state.phase is not source.Phase.CREATING
 
-    def _attempt(
+    async def _attempt(
         self, row: OutboxRow, deadline: float | None = None, outgoing: Outgoing | None = None
     ) -> None:
         """One exchange for one row: protect afresh, post, read, commit (CO-15).
@@ -350,71 +366,72 @@ class Pump:
         at_once = False
         key: ContextKey | None = None
         try:
-            if row.kind == "create" and not self._bound(row, deadline):
+            if row.kind == "create" and not await self._bound(row, deadline):
                 return
             moment = self.party.now()  # one for all that is decided about this attempt
             now = self._steady(moment)
             key = outgoing.key if outgoing is not None and isinstance(outgoing.key, ContextKey) else None
             if outgoing is None or (key is not None and not self.conversations.serves(key.identifier)):
-                outgoing = self.run(
+                outgoing = await self.commit(
                     lambda tx: requests.outgoing(self.party, tx, tx.outbox_row(row.message_id), now)
                 )
             if outgoing is None:  # gone, or its sequence isn't created yet: that will wake it
-                self.run(lambda tx: tx.update_outbox(row.message_id, due=None))
+                await self.commit(lambda tx: tx.update_outbox(row.message_id, due=None))
                 return
             if isinstance(outgoing.key, ContextKey):
                 key = outgoing.key
                 self.conversations.freshen(key.identifier)
             protected = prepare(self.party, outgoing, moment)
-            confirmations = self._confirmations(row, protected)
-            payload = self.carrier.post(outgoing.action, protected.payload, self._patience(row, deadline))
+            confirmations = await self._confirmations(row, protected)
+            patience = self._patience(row, deadline)
+            payload = await self.carrier.post(outgoing.action, protected.payload, patience)
             if payload is not None:
-                self._receive(row, payload, confirmations)
+                await self._receive(row, payload, confirmations)
                 self.doubts.settled(row.message_id)
                 return
             if row.kind == "terminate" and not requests.edition_of(self.party).can_close:
                 now = self.now()
-                self._tell(self.run(lambda tx: self._terminated(tx, row, now)))
+                self._tell(await self.commit(lambda tx: self._terminated(tx, row, now)))
                 return
         except TransportError as failure:
             error, after = str(failure), failure.retry_after
         except SecurityContextExpired as failure:
-            self._give_up(row, str(failure))
+            await self._give_up(row, str(failure))
             return
         except FaultReceived as failure:
             error = str(failure)
-            self._note(row, failure)
-            at_once = key is not None and self.doubts.heard(row, failure, key)
+            self.callers.note(row, failure)
+            at_once = key is not None and await self.doubts.heard(row, failure, key)
         except PeerError as failure:
             log_refusal(failure)
             error = str(failure)
         now = self.now()
-        self.run(
+        await self.commit(
             lambda tx: requests.repeat_later(
                 self.party, tx, row.message_id, now, error, after, at_once=at_once
             )
         )
         self._wake.set()
 
-    def _give_up(self, row: OutboxRow, reason: str) -> None:
+    async def _give_up(self, row: OutboxRow, reason: str) -> None:
         now = self.now()
-        self.tell_failed(self.run(lambda tx: requests.give_up(tx, row.sequence_key or "", reason, now)))
+        failed = await self.commit(lambda tx: requests.give_up(tx, row.sequence_key or "", reason, now))
+        self.tell_failed(failed)
 
     def tell_failed(self, record: SourceRecord) -> None:
         """A sequence has failed, and that is committed."""
         self._fail(record)
-        with self._changed:
-            self._changed.notify_all()
+        self._changed()
         self._wake.set()
 
     def _terminated(self, tx: Transaction, row: OutboxRow, now: Now) -> Answered:
         record = requests.source_record(tx, row.sequence_key or "")
         return answers.terminated(tx, record, row, now)
 
-    def _bound(self, row: OutboxRow, deadline: float | None) -> bool:
+    async def _bound(self, row: OutboxRow, deadline: float | None) -> bool:
         """The sequence that this row creates has a security context; False: another row does now."""
         key, now = row.sequence_key or "", self.now()
-        context, good = self.run(
+        context, good = await self.commit(
             lambda tx: (
                 requests.source_record(tx, key).state.context,
                 requests.bound(self.party, tx, key, now),
@@ -422,22 +439,17 @@ class Pump:
         )
         if good and not self.conversations.abandoned(context):
             return True
-        context = self.conversations.identify(now.tick if deadline is None else deadline)
-        return self.run(lambda tx: requests.bind(self.party, tx, row, context, now))
+        context = await self.conversations.identify(now.tick if deadline is None else deadline)
+        return await self.commit(lambda tx: requests.bind(self.party, tx, row, context, now))
 
-    def _note(self, row: OutboxRow, fault: FaultReceived) -> None:
-        """Kept for whoever waits for this message, or for its sequence."""
-        if row.kind == "create" or row.message_id in self._waiting:
-            self._faults[row.message_id] = fault
-
-    def _confirmations(self, row: OutboxRow, protected: Protected) -> Confirmations:
+    async def _confirmations(self, row: OutboxRow, protected: Protected) -> Confirmations:
         """What the answer to this attempt may confirm; committed where the policy asks for it."""
         section, values = self.party.policy.application, protected.signature_values
         if section is None or not section.signature_confirmation:
             return (values,)
-        return self.run(lambda tx: requests.signed(tx, row.message_id, values))
+        return await self.commit(lambda tx: requests.signed(tx, row.message_id, values))
 
-    def _receive(self, row: OutboxRow, payload: bytes, confirmations: Confirmations) -> None:
+    async def _receive(self, row: OutboxRow, payload: bytes, confirmations: Confirmations) -> None:
         """The walk in, for the answer on this row's exchange."""
         moment = self.party.now()
         inbound: Inbound = read(
@@ -451,7 +463,7 @@ class Pump:
                 requests.repeat_later(self.party, tx, row.message_id, now, None)
             return result
 
-        result = self.run(step)
+        result = await self.commit(step)
         self._tell(result)
         if result.fault is not None:
             raise FaultReceived(result.fault, authenticated=True, exchange=inbound.exchange)
@@ -459,25 +471,19 @@ class Pump:
     def _tell(self, result: Answered) -> None:
         """After the commit: wake whoever waits in this process."""
         for reply in result.replies:
-            waiting = self._waiting.pop(reply.message_id, None)
-            if waiting:
-                for future in waiting:
-                    future.set_result(reply)
-            elif self.on_reply is not None:
+            if not self.callers.answer(reply) and self.on_reply is not None:
                 self.on_reply(reply)
                 self.consumed(reply)
         if result.source is not None and result.source.state.phase is source.Phase.FAILED:
             self._fail(result.source)
-        with self._changed:
-            self._changed.notify_all()
+        self._changed()
         if result.source is not None or self.retired.pending:
             self._wake.set()
 
     def _fail(self, record: SourceRecord) -> None:
         """Everybody who waits for a reply in this sequence is told, with the number."""
         for row in self.run(lambda tx: tx.outbox(record.state.key)):
-            for future in self._waiting.pop(row.message_id, []):
-                future.set_exception(self._failure(record, row))
+            self.callers.fail(row.message_id, self._failure(record, row))
 
     def _failure(self, record: SourceRecord, row: OutboxRow) -> CastileError:
         """What its caller is told of a message whose sequence has failed."""
@@ -489,8 +495,8 @@ class Pump:
     def _heard(self, row: OutboxRow) -> FaultReceived | None:
         """The unauthenticated fault that answered this message, or the sequence that it waits for."""
         rows = self.run(lambda tx: tx.outbox(row.sequence_key or ""))
-        causes = (row.message_id, *(each.message_id for each in rows if each.kind == "create"))
-        return next((self._faults[name] for name in causes if name in self._faults), None)
+        creates = (each.message_id for each in rows if each.kind == "create")
+        return self.callers.noted([row.message_id, *creates])
 
     def _unanswered(self, row: OutboxRow, timeout: float, fault: FaultReceived | None) -> InDoubt:
         current = self.run(lambda tx: tx.outbox_row(row.message_id))
@@ -502,9 +508,10 @@ class Pump:
     def _doubt(row: OutboxRow, text: str) -> InDoubt:
         return in_doubt(f"message {row.number}: {text}", [row], exchange=_exchange(row))
 
-    def in_doubt(self, record: SourceRecord, numbers: tuple[int, ...]) -> InDoubt:
+    @staticmethod
+    def in_doubt(tx: Transaction, record: SourceRecord, numbers: tuple[int, ...]) -> InDoubt:
         """What is told of a sequence that has failed without these numbers."""
-        rows = self.run(lambda tx: tx.outbox(record.state.key))
+        rows = tx.outbox(record.state.key)
         text = f"the sequence failed: {record.state.reason}"
         return in_doubt(text, rows, numbers, Exchange(sequence=record.state.identifier))
 
@@ -542,7 +549,8 @@ class Pump:
             self._background(lambda: commands.attend(self))
         replies, failed = self.siblings.news()
         if replies:
-            self._tell(Answered(tuple(reply for reply in replies if reply.message_id in self._waiting)))
+            waiting = self.callers.waiting
+            self._tell(Answered(tuple(reply for reply in replies if reply.message_id in waiting)))
         for record in failed:
             self._fail(record)
         if self.retired.pending:
@@ -551,9 +559,10 @@ class Pump:
         with self._leasing:
             leased = set(self._leased)
         if room > 0:
-            rows, due = self.run(lambda tx: self._due(tx, now, room, leased))
+            rows, due = self.run(lambda tx: requests.due(self.party, tx, now, room, leased))
         else:  # the end of an attempt wakes it
-            rows, due = self.run(lambda tx: self._oldest(tx, now, leased))[: room + SPARE], None
+            rows = self.run(lambda tx: requests.oldest(self.party, tx, now, leased))[: room + SPARE]
+            due = None
         for row in rows:
             if self._stopping or self._pool is None or not self._lease(row.message_id):
                 continue
@@ -561,28 +570,8 @@ class Pump:
                 self._leased.discard(row.message_id)
                 continue
             self._sending.add(row.message_id)
-            self._pool.submit(self._leased_attempt, row)
+            self._pool.submit(self._sent, row)
         return 1.0 if due is None else min(max(due - self.now().utc, 0.02), 1.0)
-
-    def _due(
-        self, tx: Transaction, now: Now, room: int, leased: set[str]
-    ) -> tuple[list[OutboxRow], float | None]:
-        """What is due now, and when more will be."""
-        side, endpoint = self.party.side, self.party.realm
-        rows = tx.due(now.utc, room, side=side, endpoint=endpoint, besides=leased)
-        besides = leased | {row.message_id for row in rows}
-        return rows, tx.next_due(side=side, endpoint=endpoint, besides=besides)
-
-    def _oldest(self, tx: Transaction, now: Now, leased: set[str]) -> list[OutboxRow]:
-        """Of each sequence the oldest that isn't acknowledged, if it is due."""
-        side, endpoint = self.party.side, self.party.realm
-        records = tx.sources(side=side, endpoint=endpoint, owner=tx.owner, unfinished=True)
-        rows = (tx.oldest(record.state.key) for record in records)
-        return [
-            row
-            for row in rows
-            if row is not None and row.due is not None and row.due <= now.utc and row.message_id not in leased
-        ]
 
     def _background(self, task: Callable[[], None]) -> None:
         self._start()
@@ -598,15 +587,18 @@ class Pump:
             self._leased.add(message_id)
             return True
 
-    def _leased_attempt(self, row: OutboxRow) -> None:
+    async def _leased_attempt(self, row: OutboxRow) -> None:
         try:
-            self._attempt(row)
+            await self._attempt(row)
         except CastileError as error:
             reliability_log.warning("an attempt failed: %s", error)
         finally:
             self._leased.discard(row.message_id)
             self._sending.discard(row.message_id)
             self._wake.set()
+
+    def _sent(self, row: OutboxRow) -> None:
+        blocking(self._leased_attempt(row))
 
     def _overdue(self, row: OutboxRow, now: Now) -> bool:
         """Whether this row was given up: by time, never by count (RM-58, RM-19)."""
@@ -636,7 +628,7 @@ class Pump:
 
     # the end
 
-    def finish(self, key: str, timeout: float, *, incomplete: bool = False) -> SourceRecord:
+    async def finish(self, key: str, timeout: float, *, incomplete: bool = False) -> SourceRecord:
         """Close and terminate a sequence; its record as it is when done or out of time."""
         deadline = self.now().tick + timeout
 
@@ -647,30 +639,35 @@ class Pump:
             return record, row
 
         while True:
-            record, row = self.run(step)
+            record, row = await self.commit(step)
             if row is not None:
-                self._leased_attempt(row)
+                await self._leased_attempt(row)
                 continue
-            if record.state.ended or not self.wait(
-                lambda: self._advanced(key, record),  # noqa: B023
+            phase = record.state.phase
+            if record.state.ended or not await self.wait(
+                lambda tx: requests.source_record(tx, key).state.phase is not phase,  # noqa: B023
                 deadline,
             ):
                 return record
 
-    def _advanced(self, key: str, before: SourceRecord) -> bool:
-        record = self.run(lambda tx: requests.source_record(tx, key))
-        return record.state.phase is not before.state.phase
-
-    def wait(self, ready: Callable[[], bool], deadline: float) -> bool:
+    async def wait(self, ready: Callable[[Transaction], bool], deadline: float) -> bool:
         """Wait until something that a commit changes is so; False at the deadline (ticks)."""
         self._rouse()
-        with self._changed:
-            while not ready():
-                left = deadline - self.now().tick
-                if left <= 0:
-                    return False
-                self._changed.wait(min(left, 0.5))
-        return True
+        while True:
+            change = self._change
+            if await self.commit(ready):
+                return True
+            left = deadline - self.now().tick
+            if left <= 0:
+                return False
+            with suppress(TimeoutError):
+                await Result(change, min(left, 0.5))
+
+    def _changed(self) -> None:
+        """Whoever waits looks again."""
+        with self._leasing:
+            change, self._change = self._change, Future()
+        change.set_result(None)
 
     def stop(self) -> None:
         """Open exchanges end with their answers; everything else stays in the store."""
@@ -680,15 +677,14 @@ class Pump:
             self._thread.join()
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
-        for message_id in list(self._waiting):
+        for message_id in list(self.callers.waiting):
             try:
                 row = self.run(lambda tx, name=message_id: tx.outbox_row(name))  # type: ignore[misc]
                 error: CastileError | None = None if row is None else self._doubt(row, _CLOSED)
             except StoreError as failure:  # another process has taken over
                 error = failure
-            for future in self._waiting.pop(message_id, ()):
-                if error is not None and not future.done():
-                    future.set_exception(error)
+            if error is not None:
+                self.callers.fail(message_id, error)
 
 
 def _exchange(row: OutboxRow) -> Exchange:

@@ -16,6 +16,7 @@ from castile.errors import CastileError
 from castile.protocol import source
 from castile.store import Transaction
 from castile.store.records import OutboxRow, SourceRecord
+from castile.waiting import Gate, Turn, blocking
 
 
 @dataclass(slots=True)
@@ -29,7 +30,7 @@ class Retired:
     now: Callable[[], Now]
     keys: list[str] = field(default_factory=list)
     """Those that aren't ended yet, oldest first."""
-    clear: threading.Event = field(default_factory=threading.Event)
+    clear: Gate = field(default_factory=Gate)
     """None of them holds new work up."""
     _own: set[str] = field(default_factory=set)
     """Those that this process has made."""
@@ -38,13 +39,13 @@ class Retired:
     _contexts: frozenset[str] = frozenset()
     """Their contexts, to be given back after them."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _giving: threading.Lock = field(default_factory=threading.Lock)
+    _giving: Turn = field(default_factory=Turn)
 
     def recover(self) -> bool:
         """Take over what an earlier process left in the store: unacknowledged messages are due
         at once, without waiting for traffic (F37). True: there is something to do."""
         if self.party.policy.reliability is None or not self.adopt():
-            self.clear.set()
+            self.clear.open()
         return self.pending
 
     def adopt(self) -> bool:
@@ -80,7 +81,7 @@ class Retired:
             self._admitted.add(key)
             self.keys.append(key)
             if self._holds(record, rows):
-                self.clear.clear()
+                self.clear.shut()
         reliability_log.info("a sequence takes nothing new any more: %s", record.state.identifier)
 
     def finish(self, spawn: Callable[[Callable[[], None]], None]) -> None:
@@ -107,13 +108,13 @@ class Retired:
                 self._admitted.add(key)
             unfinished = unfinished or bool(busy)
         with self._lock:
-            ready = not unfinished and not self.clear.is_set() and set(self.keys) <= set(keys)
+            ready = not unfinished and not self.clear.is_open() and set(self.keys) <= set(keys)
             if ready:
-                self.clear.set()
+                self.clear.open()
         if ready:
             self.party.run(self._release)
         if not self.keys and self._contexts:
-            spawn(self.give_back)
+            spawn(lambda: blocking(self.give_back()))
 
     def _holds(self, record: SourceRecord, rows: list[OutboxRow]) -> bool:
         """Whether new work waits for this sequence: not for a peer that seems to have lost the
@@ -124,20 +125,21 @@ class Retired:
             row.kind == "application" and not (row.acknowledged and row.submitted < given_up) for row in rows
         )
 
-    def give_back(self) -> None:
+    async def give_back(self) -> None:
         """Their contexts are given back once no sequence needs them.
 
         Only theirs: one that is in the store but not yet named as this process's own is new.
         """
-        with self._giving:
+        async with self._giving.within():
             contexts, self._contexts = self._contexts, frozenset()
             if not contexts:
                 return
             try:
                 current = self.conversations.identifier
-                for state in self.party.run(lambda tx: recover.idle_contexts(self.party, tx, current)):
+                idle = self.conversations.commit(lambda tx: recover.idle_contexts(self.party, tx, current))
+                for state in await idle:
                     if state.identifier in contexts and not self.conversations.stopping:
-                        self.conversations.cancel(state)
+                        await self.conversations.cancel(state)
             except CastileError as error:
                 reliability_log.warning("contexts of ended sequences stay: %s", error)
 
@@ -149,23 +151,15 @@ class Retired:
             if record.state.phase is source.Phase.CREATING and record.state.key not in self.keys:
                 requests.admit(party, tx, record.state.key, now)
 
-    def in_doubt(self) -> list[OutboxRow]:
+    def in_doubt(self, tx: Transaction) -> list[OutboxRow]:
         """Messages of this process in sequences that aren't finished."""
+        rows = [row for key in self.keys if key in self._own for row in tx.outbox(key)]
+        return [row for row in rows if row.kind == "application"]
 
-        def step(tx: Transaction) -> list[OutboxRow]:
-            rows = [row for key in self.keys if key in self._own for row in tx.outbox(key)]
-            return [row for row in rows if row.kind == "application"]
-
-        return self.party.run(step)
-
-    def waits(self) -> bool:
+    def waits(self, tx: Transaction) -> bool:
         """Whether sequences of this process may still be finished soon: a suspect one may not."""
-
-        def step(tx: Transaction) -> bool:
-            records = [tx.source(key) for key in self.keys if key in self._own]
-            return any(
-                record is not None and not record.state.ended and record.state.suspect_at is None
-                for record in records
-            )
-
-        return self.party.run(step)
+        records = [tx.source(key) for key in self.keys if key in self._own]
+        return any(
+            record is not None and not record.state.ended and record.state.suspect_at is None
+            for record in records
+        )

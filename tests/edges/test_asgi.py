@@ -9,16 +9,16 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
 import pytest
-import uvicorn
 
 from castile.config import Limits, Timers
 from castile.errors import StoreInvalid
 from castile.transport.asgi import Application, Arrival, HTTPAnswer, busy
 from castile.transport.http import HTTPClient, HTTPRequest
+from tests.served import served
 
 SOAP_12 = "application/soap+xml"
 LIMITS = Limits(message_bytes=1000, request_seconds=0.2)
@@ -480,25 +480,6 @@ def test_busy_says_when_to_come_again() -> None:
 # Under uvicorn
 
 
-@contextlib.contextmanager
-def uvicorn_serving(app: Application) -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(
-            uvicorn.Config(app, log_level="error", lifespan="on", timeout_graceful_shutdown=5)
-        )
-        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
-        thread.start()
-        deadline = time.monotonic() + 10
-        while not server.started and time.monotonic() < deadline:
-            time.sleep(0.01)
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}/soap"
-        finally:
-            server.should_exit = True
-            thread.join(10)
-            assert not thread.is_alive()
-
-
 @pytest.mark.row("SV-02")
 @pytest.mark.row("SV-13")
 def test_under_uvicorn_with_our_own_client() -> None:
@@ -509,7 +490,7 @@ def test_under_uvicorn_with_our_own_client() -> None:
     )
     typed = (("Content-Type", SOAP_12),)
     client = HTTPClient()
-    with uvicorn_serving(app) as url:
+    with served(app) as url:
         for number in range(3):
             body = b"<a n='%d'/>" % number
             got = client.post(HTTPRequest(url, body, typed), 5)
@@ -527,7 +508,7 @@ def test_under_uvicorn_with_our_own_client() -> None:
 def test_under_uvicorn_slow_loris_and_half_bodies() -> None:
     endpoint = Endpoint()
     head = f"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: {SOAP_12}\r\n".encode()
-    with uvicorn_serving(Application(endpoint.receive, limits=LIMITS)) as url:
+    with served(Application(endpoint.receive, limits=LIMITS)) as url:
         port = int(url.split(":")[2].split("/")[0])
         with socket.create_connection(("127.0.0.1", port), timeout=5) as slow:
             slow.sendall(head + b"Content-Length: 10\r\n\r\n<a")
@@ -555,7 +536,7 @@ def test_under_uvicorn_a_client_that_hangs_up_tears_nothing() -> None:
         done.set()
         return HTTPAnswer(200, b"<late/>", SOAP_12)
 
-    with uvicorn_serving(Application(receive)) as url:
+    with served(Application(receive)) as url:
         port = int(url.split(":")[2].split("/")[0])
         with socket.create_connection(("127.0.0.1", port), timeout=5) as line:
             head = f"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: {SOAP_12}\r\nContent-Length: 4"

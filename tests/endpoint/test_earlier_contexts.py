@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import castile
+from castile.waiting import blocking
 from tests.endpoint.pair import Pair
 
 ECHO, BODY = "urn:test/Echo", b'<a xmlns="urn:x">1</a>'
@@ -29,7 +30,7 @@ def live(client: castile.Client) -> list[str]:
 def test_an_earlier_context_is_given_back(pair: Pair, tmp_path: Path) -> None:
     """Also where the earlier process ended before it had made a sequence."""
     first = pair.client(store=tmp_path / "client.db")
-    first._pump.conversations.identify(first._pump.now().tick + 10)
+    blocking(first._pump.conversations.identify(first._pump.now().tick + 10))
     first.close(keep=True)
     with pair.client(store=tmp_path / "client.db") as client:
         deadline = time.monotonic() + 10

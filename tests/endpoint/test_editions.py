@@ -40,6 +40,7 @@ from castile.versions import (
     Reliability,
     SOAPVersion,
 )
+from castile.waiting import blocking
 from tests.endpoint.conftest import Pairs
 from tests.endpoint.pair import ADDRESS, BODY, Pair, body, fast, fault_of, opened, states, until
 
@@ -332,7 +333,7 @@ def test_a_sequence_changes_no_edition(pairs: Pairs, born: Policy, spoken: Polic
     stranger = pair.client(policy=spoken)
     party, key = stranger._party, None
     if spoken.application is not None:
-        stranger._pump.conversations.identify(1e6)
+        blocking(stranger._pump.conversations.identify(1e6))
         record = client._store.run(lambda tx: tx.contexts()).result()[0]
         stranger._store.run(lambda tx: tx.save_context(record)).result()
         key = party.keyring.context(record.state.identifier, None)
@@ -419,7 +420,7 @@ def test_a_token_asked_for_in_the_addressing_of_2004(pairs: Pairs, sc: Conversat
     spoken = policy(SOAP_1_1, WSA_1_0, WSRM_1_0, sc)
     pair = pairs(spoken)
     client = pair.client(policy=replace(spoken, addressing=WSA_2004))
-    client._pump.conversations.identify(1e6)
+    blocking(client._pump.conversations.identify(1e6))
     exchange = pair.network.log[0]
     assert WSA_2004.namespace.encode() in exchange.response
     assert WSA_1_0.namespace.encode() not in exchange.response

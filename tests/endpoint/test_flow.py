@@ -16,6 +16,7 @@ from castile.config import Limits
 from castile.messages import reliability, soap
 from castile.security import Expectation, SealedKey, Verified, unprotect
 from castile.versions import SOAP_1_1, WSRM
+from castile.waiting import blocking
 from tests.conftest import shared
 from tests.endpoint.conftest import Pairs
 from tests.endpoint.pair import (
@@ -300,8 +301,8 @@ def test_a_sequence_without_messages_ends_without_a_last_number(pairs: Pairs) ->
     """None is acknowledged, and LastMsgNumber is absent from both (WCF R1302)."""
     pair = pairs("1.3")
     client = pair.client()
-    key = client._pump.sequence()
-    assert client._pump._open(key, client._pump.now().tick + 10)
+    key = blocking(client._pump.sequence())
+    assert blocking(client._pump._open(key, client._pump.now().tick + 10))
     client.close()
     assert pair.network.actions == [*BEGINNING, *ENDING["1.3"], *CANCEL]
     for exchange in pair.network.log[2:4]:

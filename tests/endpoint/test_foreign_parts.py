@@ -15,6 +15,7 @@ from castile.messages import reliability
 from castile.messages.addressing import EPR
 from castile.messages.security import SecurityTokenReference
 from castile.versions import WSU
+from castile.waiting import blocking
 from tests.endpoint.conftest import Pairs
 from tests.endpoint.forge import Forger, key_of
 from tests.endpoint.pair import FAMILIES, body, fault_of
@@ -70,7 +71,7 @@ def test_the_token_of_create_sequence(pairs: Pairs, family: str, setting: str) -
     pair = pairs(policy)
     client, mallory = pair.client(), pair.client("mallory")
     for each in (client, mallory):
-        each._pump.conversations.identify(each._pump.now().tick + 10)
+        blocking(each._pump.conversations.identify(each._pump.now().tick + 10))
     forge = Forger(pair.policy, pair.party.store, key_of(client))
     assert policy.conversation is not None
     assert forge.key is not None
@@ -107,7 +108,7 @@ def test_addresses_that_are_not_here(pairs: Pairs, family: str) -> None:
     """AcksTo, ReplyTo and Offer/Endpoint elsewhere, or none: refused, and nothing is connected to."""
     pair = pairs(family)
     client = pair.client()
-    client._pump.conversations.identify(client._pump.now().tick + 10)
+    blocking(client._pump.conversations.identify(client._pump.now().tick + 10))
     forge = Forger(pair.policy, pair.party.store, key_of(client))
     anonymous = EPR(forge.addressing.anonymous)
     for url in (

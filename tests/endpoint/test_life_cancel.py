@@ -18,6 +18,7 @@ from castile.messages.security import SecurityTokenReference
 from castile.protocol import destination, issuer
 from castile.protocol.source import Phase
 from castile.security.keys import ContextKey
+from castile.waiting import blocking
 from tests.endpoint.conftest import Pairs
 from tests.endpoint.forge import OTHER, Forger, key_of, planted
 from tests.endpoint.lives import LIFE, Moved, Watched, settings
@@ -104,7 +105,7 @@ def test_cancel_at_every_step(pairs: Pairs, family: str) -> None:
                 client.send_raw("urn:test/Tell", body(number))
                 assert client.sequence.wait_until_acknowledged(10)
         if step == 0:
-            client._pump.conversations.identify(1e9)
+            blocking(client._pump.conversations.identify(1e9))
         key = key_of(client)
         sequence = str(client.sequence.report()["identifier"]) if step else "urn:nobody"
         assert pair.receive(cancel(pair, key)).status == 200

@@ -16,6 +16,7 @@ from castile.clock import Now, system
 from castile.protocol import destination, source
 from castile.store.records import SourceRecord
 from castile.transport.http import HTTPRequest, HTTPResponse
+from castile.waiting import blocking
 from tests.endpoint.conftest import Pairs
 from tests.endpoint.forge import Forger, key_of
 from tests.endpoint.pair import (
@@ -311,7 +312,7 @@ def test_a_gap_holds_later_messages_within_the_window(pairs: Pairs) -> None:
         return "drop-request" if held and first and first.number == 1 else None
 
     client = pair.client()
-    client._pump.sequence()
+    blocking(client._pump.sequence())
     pair.network.fate = fate
     for number in range(1, 11):
         client.send_raw("urn:test/Tell", body(number))

@@ -33,6 +33,7 @@ from castile.security.encryption import seal_key
 from castile.security.keys import p_sha1
 from castile.transport.http import HTTPRequest, HTTPResponse
 from castile.versions import THUMBPRINT_SHA1, WST_1_3, X509_SKI, Trust
+from castile.waiting import blocking
 from tests.endpoint.conftest import Pairs
 from tests.endpoint.pair import ADDRESS, FAMILIES, FAST, USERS, certificate, fault_of, identity
 from tests.messages.elements import element
@@ -97,7 +98,7 @@ def bootstrapped(service: TrustService) -> Conversation:
         settings=FAST,
     )
     try:
-        client._pump.conversations.identify(1e6)
+        blocking(client._pump.conversations.identify(1e6))
         state = client._pump.conversations.current()
         assert isinstance(state, Conversation)
         return state

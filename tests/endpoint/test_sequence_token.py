@@ -18,6 +18,7 @@ from castile.protocol.issuer import Context
 from castile.security import outgoing
 from castile.store.records import ContextRecord
 from castile.versions import SOAP_1_1, SOAP_1_2, WSA_1_0, WSRM_1_1, WSSC, SOAPVersion
+from castile.waiting import blocking
 from tests.endpoint.conftest import Pairs
 from tests.endpoint.forge import Forger, key_of
 from tests.endpoint.pair import FAMILIES, Pair, fault_of
@@ -29,7 +30,7 @@ soaps = pytest.mark.parametrize("version", [SOAP_1_1, SOAP_1_2], ids=lambda row:
 def forger(pair: Pair) -> Forger:
     """Signs with the key of a client that the service knows."""
     client = pair.client()
-    client._pump.conversations.identify(client._pump.now().tick + 10)
+    blocking(client._pump.conversations.identify(client._pump.now().tick + 10))
     return Forger(pair.policy, pair.party.store, key_of(client))
 
 

@@ -16,6 +16,7 @@ from castile.errors import StoreFenced
 from castile.protocol.source import Phase
 from castile.store.lock import owner_file
 from castile.transport.http import HTTPRequest, HTTPResponse
+from castile.waiting import blocking
 from tests.endpoint.conftest import Pairs
 from tests.endpoint.pair import BODY, FAMILIES, Network, body, kill, until
 
@@ -139,7 +140,7 @@ def test_a_key_joins_a_call_that_another_client_has_under_way(
         one = pool.submit(first.call_raw, "urn:test/Slow", BODY, key="invoice-7")
         until(lambda: bool(runs))
         two = pool.submit(second.call_raw, "urn:test/Slow", BODY, key="invoice-7")
-        until(lambda: bool(second._pump._waiting))
+        until(lambda: bool(second._pump.callers.waiting))
         if dies:
             die(first)
         gate.set()
@@ -165,9 +166,9 @@ def test_a_joined_call_that_fails_in_the_other_client(pairs: Pairs, tmp_path: Pa
         one = pool.submit(first.call_raw, "urn:test/Echo", body(2), key="invoice-8")
         until(lambda: bool(first.unfinished()))
         two = pool.submit(second.call_raw, "urn:test/Echo", body(2), key="invoice-8")
-        until(lambda: bool(second._pump._waiting))
+        until(lambda: bool(second._pump.callers.waiting))
         [identifier] = [each.identifier for each in [first.context] if each]
-        cancel_context(first._pump, identifier, force=True)
+        blocking(cancel_context(first._pump, identifier, force=True))
         for call in (one, two):
             with pytest.raises(castile.InDoubt, match="cancelled"):
                 call.result(20)

@@ -122,7 +122,7 @@ def test_a_message_that_waits_at_one_worker_for_an_earlier_one_at_the_other(work
     start = time.monotonic()
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(client.call_raw, "urn:test/Echo", body(1))
-        until(lambda: bool(client._pump._waiting))
+        until(lambda: bool(client._pump.callers.waiting))
         second = pool.submit(client.call_raw, "urn:test/Echo", body(2))
         until(lambda: undone(both) == [3])
         gate.set()

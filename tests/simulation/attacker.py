@@ -25,6 +25,7 @@ from castile.protocol.conversation import Conversation
 from castile.security.keys import ContextKey
 from castile.transport.http import HTTP, HTTPRequest
 from castile.versions import Reliability
+from castile.waiting import blocking
 from tests.simulation import wire
 from tests.simulation.program import ADDRESS, USERS, Stage
 
@@ -62,7 +63,7 @@ class Attacker:
         for _ in range(stage.plan.attacker):
             stage.world.sleep(self.chance.random() * 3)
             try:
-                conversations.identify(party.now().tick + 5.0)
+                blocking(conversations.identify(party.now().tick + 5.0))
             except CastileError:
                 continue
             self.own = conversations.current()

@@ -343,6 +343,27 @@ def repeat_later(
     )
 
 
+def due(
+    party: Party, tx: Transaction, now: Now, room: int, leased: set[str]
+) -> tuple[list[OutboxRow], float | None]:
+    """What is due now, besides what is being sent, and when more will be."""
+    side, endpoint = party.side, party.realm
+    rows = tx.due(now.utc, room, side=side, endpoint=endpoint, besides=leased)
+    besides = leased | {row.message_id for row in rows}
+    return rows, tx.next_due(side=side, endpoint=endpoint, besides=besides)
+
+
+def oldest(party: Party, tx: Transaction, now: Now, leased: set[str]) -> list[OutboxRow]:
+    """Of each sequence the oldest that isn't acknowledged, if it is due and isn't being sent."""
+    records = tx.sources(side=party.side, endpoint=party.realm, owner=tx.owner, unfinished=True)
+    rows = (tx.oldest(record.state.key) for record in records)
+    return [
+        row
+        for row in rows
+        if row is not None and row.due is not None and row.due <= now.utc and row.message_id not in leased
+    ]
+
+
 def overdue(party: Party, row: OutboxRow, now: Now) -> str | None:
     """Why this row is given up: its time is over (RM-58, RM-19). None: it isn't.
 

@@ -8,6 +8,7 @@ from castile.endpoint.party import Party
 from castile.transport.http import HTTP, HTTPRequest, classify, refusal
 from castile.transport.wire import WireLog
 from castile.versions import SOAP_1_1
+from castile.waiting import Post
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class Carrier:
     http: HTTP
     wire: WireLog | None = None
 
-    def post(self, action: str, payload: bytes, timeout: float | None = None) -> bytes | None:
+    async def post(self, action: str, payload: bytes, timeout: float | None = None) -> bytes | None:
         """One HTTP exchange: the answering envelope, or None for an empty acceptance."""
         soap = self.party.policy.soap
         extra: tuple[tuple[str, str], ...]
@@ -31,7 +32,8 @@ class Carrier:
             record.request(payload)
         request = HTTPRequest(self.party.address, payload, (("Content-Type", content_type), *extra))
         limit = self.party.settings.timers.call_timeout
-        response = self.http.post(request, limit if timeout is None else max(0.1, min(timeout, limit)))
+        seconds = limit if timeout is None else max(0.1, min(timeout, limit))
+        response = await Post(self.http, request, seconds)
         if record is not None:
             record.response(response.body)
         match classify(response):
