@@ -13,7 +13,6 @@ import pytest
 
 from castile.pump import Pump
 from castile.store.records import OutboxRow
-from castile.waiting import blocking
 from tests.endpoint.conftest import Pairs
 from tests.endpoint.lives import DUE, EXCHANGES, OVER, Judge, Moved, Watched, converse, settings
 from tests.endpoint.pair import FAMILIES, body
@@ -85,10 +84,10 @@ def test_expiry_between_the_commit_and_the_attempt(
     assert client.call_raw("urn:test/Echo", body(1)) == body(1)
     attempt, jumps = Pump._attempt, [OVER]
 
-    def late(self: Pump, row: OutboxRow, *rest: Any) -> None:
+    async def late(self: Pump, row: OutboxRow, *rest: Any) -> None:
         if row.kind == "application" and jumps:
             clock.seconds += jumps.pop()
-        blocking(attempt(self, row, *rest))
+        await attempt(self, row, *rest)
 
     monkeypatch.setattr(Pump, "_attempt", late)
     assert client.call_raw("urn:test/Echo", body(2)) == body(2)
