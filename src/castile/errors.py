@@ -212,6 +212,10 @@ class FaultReceived(CastileError):
         super().__init__(f"the peer answered {name}: {fault.reason}{proof}", exchange=exchange)
         self.fault = fault
         self.authenticated = authenticated
+        self.name: str | None = None
+        """Of the fault that the WSDL declares for this detail; None: it declares none."""
+        self.detail: object = None
+        """The value of a declared fault's detail."""
 
 
 class TransportError(CastileError):

@@ -75,6 +75,15 @@ def _of(policy: PortPolicies, port: Port) -> tuple[EndpointPolicy, ...]:
     return (EndpointPolicy.of(soap=port.soap, reliable=False, secure=False, addressed=False),)
 
 
+def plain_twins(given: Sequence[Offer]) -> tuple[Offer, ...]:
+    """The same under policies without reliable messaging, for clients that have none."""
+    return tuple(
+        replace(offer, policy=replace(offer.policy, reliability=None))
+        for offer in given
+        if offer.policy.reliability is not None
+    )
+
+
 def addresses(given: Sequence[Offer], base: str, path: str) -> dict[tuple[str, str], str]:
     """The URL of each port that is offered. `base` is where the service is, `path` what was asked for."""
     return {

@@ -46,7 +46,7 @@ from castile.endpoint.replies import acknowledgement_reply
 from castile.errors import PeerError, PolicyError, Retry, SecurityFailure, StoreError, UsageError
 from castile.messages.addressing import reference_headers
 from castile.messages.soap import Envelope
-from castile.ports import PortPolicies, addresses, offers, publisher
+from castile.ports import PortPolicies, addresses, offers, plain_twins, publisher
 from castile.security.keys import ContextKey
 from castile.store import Store, Transaction
 from castile.transport.asgi import Application, Arrival, HTTPAnswer, busy
@@ -54,7 +54,7 @@ from castile.transport.labels import check_charset, check_label
 from castile.transport.wire import KeyLog, WireLog
 
 if TYPE_CHECKING:
-    from castile.typed.operations import Function, Hook, Operations
+    from castile.typed.operations import Allow, Function, Hook, Operations
     from castile.typed.publishing import Publisher
 
 F = TypeVar("F", bound=HandlerFunction)
@@ -69,7 +69,8 @@ class Service:
     for; several, where it takes several editions or bootstraps: then the namespaces of a message
     choose (F31); or by the names of the WSDL's ports, of which only those are offered then. By
     default what the WSDL says. `validate` "off" takes messages that break the WSDL's schemas, for
-    peers that know no better; `partial` lets operations be without a function.
+    peers that know no better; `partial` lets operations be without a function. `rm_only` False takes
+    messages outside of sequences too, where the policy is a reliable one (F25).
 
     `credentials`: its certificate and key. `users`: passwords by name, or a function of a name and
     a password. `trust`: certificates that may sign to it, and issuers that vouch for others.
@@ -86,6 +87,7 @@ class Service:
         policy: PortPolicies = None,
         validate: Literal["strict", "off"] = "strict",
         partial: bool = False,
+        rm_only: bool = True,
         credentials: Certificate | None = None,
         users: Users | None = None,
         trust: TrustSource = (),
@@ -101,6 +103,8 @@ class Service:
         self._operations = None if wsdl is None else _operations(wsdl, self._settings, validate)
         self._partial = partial
         self._offers = offers(policy, self._operations.contract if self._operations else None)
+        if not rm_only:
+            self._offers += plain_twins(self._offers)
         policies = [offer.policy for offer in self._offers]
         sections = [each for row in policies for each in (row.bootstrap, row.application) if each]
         if credentials is None and any(each.protection_token == "x509" for each in sections):
@@ -145,21 +149,32 @@ class Service:
     @overload
     def operation(self, function: G) -> G: ...
     @overload
-    def operation(self, *, name: str | None = None, transactional: bool = False) -> Callable[[G], G]: ...
     def operation(
-        self, function: G | None = None, *, name: str | None = None, transactional: bool = False
+        self, *, name: str | None = None, transactional: bool = False, allow: Allow | None = None
+    ) -> Callable[[G], G]: ...
+    def operation(
+        self,
+        function: G | None = None,
+        *,
+        name: str | None = None,
+        transactional: bool = False,
+        allow: Allow | None = None,
     ) -> G | Callable[[G], G]:
         """Let a function be the WSDL's operation of its name, or of `name`.
 
         It takes the operation's values by name, and `ctx`, a `RequestContext`, if it has such a
         parameter; it returns the response's value, and may be a coroutine. `castile.Fault` is its
         answer where it raises that; of anything else that it raises the caller hears nothing but an
-        identifier, which the log has. `transactional` as in `raw`. Raises `UsageError` for an
+        identifier, which the log has. `transactional` as in `raw`; `allow` says whether a principal
+        may call it. Raises `UsageError` for an
         operation that the WSDL hasn't, and for other parameters than its.
         """
 
         def register(given: G) -> G:
-            self._typed("operation").add(given, name or given.__name__, transactional=transactional)
+            from castile.typed.operations import Offered
+
+            offered = Offered(given, transactional, allow)
+            self._typed("operation").add(name or given.__name__, offered)
             return given
 
         return register if function is None else register(function)

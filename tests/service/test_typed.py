@@ -115,6 +115,23 @@ def test_the_context_and_defaults_of_one_s_own() -> None:
     ]
 
 
+@pytest.mark.row("SV-20")
+def test_who_may() -> None:
+    service, ran = castile.Service(FOLDER / "bank.wsdl", partial=True), []
+    asked: list[str | None] = []
+
+    def allow(principal: str | None) -> bool:
+        asked.append(principal)
+        return len(asked) > 1
+
+    service.operation(name="Note", allow=allow)(lambda text: ran.append(text))
+    with served(service) as app:
+        got = app.ask('<Note xmlns="urn:bank"><broken/></Note>', label="urn:bank/Note")
+        assert (got.code, got.reason) == ("Sender", "The sender may not do this.")
+        assert app.ask(BODIES["Note"], label="urn:bank/Note").status == 202
+    assert (asked, ran) == ([None, None], ["hello"])
+
+
 @pytest.mark.row("SV-07")
 @SOAPS
 def test_a_declared_fault_has_its_detail_and_action(soap: Any) -> None:

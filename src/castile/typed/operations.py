@@ -21,6 +21,17 @@ from castile.typed.contract import Contract, Operation, Port
 Function = Callable[..., object]
 """An operation: it takes the arguments by name, and ``ctx`` if it asks for it; it may be a coroutine."""
 CONTEXT: Final = "ctx"
+Allow = Callable[[str | None], bool]
+"""Whether a principal may; None: nobody has said who he is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """A function that is an operation, and how it is run."""
+
+    function: Function
+    transactional: bool = False
+    allow: Allow | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,26 +55,26 @@ class Operations:
     def __init__(self, contract: Contract, limits: Limits, *, strict: bool = True) -> None:
         self.contract = contract
         self._codec = Codec(contract, limits, strict=strict)
-        self._functions: dict[str, tuple[Function, bool]] = {}
+        self._offered: dict[str, Offered] = {}
         self.before: list[Hook] = []
         self.after: list[Hook] = []
 
-    def add(self, function: Function, name: str, *, transactional: bool) -> None:
+    def add(self, name: str, offered: Offered) -> None:
         """Let a function be an operation. Raises `UsageError` where their names don't agree."""
         bound = self._bound(name)
         if not bound:
             known = ", ".join(self.names) or "none"
             raise UsageError(f"the WSDL has no operation {name!r}; it has: {known}")
-        if name in self._functions:
+        if name in self._offered:
             raise UsageError(f"there is a function for the operation {name!r} already")
-        if transactional and inspect.iscoroutinefunction(function):
+        if offered.transactional and inspect.iscoroutinefunction(offered.function):
             raise UsageError(
                 f"{name} is a coroutine and can't be transactional: it would hold the store's "
                 "transaction across awaits; make it a plain function"
             )
         for operation in bound:
-            _check(function, self._codec.operation(operation))
-        self._functions[name] = (function, transactional)
+            _check(offered.function, self._codec.operation(operation))
+        self._offered[name] = offered
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -73,22 +84,24 @@ class Operations:
     @property
     def missing(self) -> tuple[str, ...]:
         """Operations without a function."""
-        return tuple(name for name in self.names if name not in self._functions)
+        return tuple(name for name in self.names if name not in self._offered)
 
     def handlers(self) -> dict[str, Handler]:
         """By action, for the dispatcher. Raises `UsageError` where two operations share one."""
         found: dict[str, Handler] = {}
         owners: dict[str, str] = {}
-        for name, (function, transactional) in self._functions.items():
+        for name, offered in self._offered.items():
             for operation in self._bound(name):
                 if owners.setdefault(operation.action, name) != name:
                     raise UsageError(
                         f"{name} and {owners[operation.action]} have the same wsa:Action, {operation.action}"
                     )
-                runner = _Runner(self, function, self._codec.operation(operation))
-                one_way = operation.response is None
                 found[operation.action] = Handler(
-                    operation.action, runner.run, transactional, one_way, operation.response_action or None
+                    operation.action,
+                    _Runner(self, offered, self._codec.operation(operation)).run,
+                    offered.transactional,
+                    one_way=operation.response is None,
+                    answer=operation.response_action,
                 )
         return found
 
@@ -112,18 +125,20 @@ def implied(port: Port, label: str | None, body: QName | None) -> str:
 class _Runner:
     """One operation of one port, from bytes to bytes."""
 
-    def __init__(self, operations: Operations, function: Function, values: Values) -> None:
-        self._operations, self._function, self._values = operations, function, values
-        self._takes_context = CONTEXT in inspect.signature(function).parameters
+    def __init__(self, operations: Operations, offered: Offered, values: Values) -> None:
+        self._operations, self._offered, self._values = operations, offered, values
+        self._takes_context = CONTEXT in inspect.signature(offered.function).parameters
 
     def run(self, body: bytes, ctx: RequestContext) -> Answered:
         """Decode, run, encode; a coroutine's rest is a coroutine. Raises `Fault`."""
         context = replace(ctx, operation=self._values.operation.name)
+        if self._offered.allow is not None and not self._offered.allow(context.principal):
+            raise Fault("Sender", "The sender may not do this.")
         try:
             arguments = self._values.decode_request(body)
             self._hooks(self._operations.before, Call(context.operation or "", arguments, context))
             extra = {CONTEXT: context} if self._takes_context else {}
-            result = self._function(**arguments, **extra)
+            result = self._offered.function(**arguments, **extra)
         except PeerError as error:
             raise _refused(error) from error
         except Fault as fault:
@@ -187,4 +202,4 @@ def _check(function: Function, values: Values) -> None:
         )
 
 
-__all__ = ["Call", "Hook", "Operations", "implied"]
+__all__ = ["Call", "Hook", "Offered", "Operations", "implied"]
