@@ -5,7 +5,8 @@ from __future__ import annotations
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from castile.errors import CastileError, FaultReceived
+from castile.errors import CastileError, FaultReceived, StoreDamaged
+from castile.store import Transaction
 from castile.store.records import OutboxRow, ReplyRow
 
 
@@ -62,6 +63,19 @@ class Callers:
         for future in self.waiting.pop(message_id, []):
             if not future.done():
                 future.set_exception(error)
+
+    def unreadable(self, tx: Transaction) -> dict[str, StoreDamaged]:
+        """Messages that are waited for and that nobody can send any more: their own row, or their
+        sequence's, is damaged (features ST-35)."""
+        found: dict[str, StoreDamaged] = {}
+        for name in list(self.waiting) if self.waiting and tx.damaged() else ():
+            try:
+                row = tx.outbox_row(name)
+                if row is not None and row.sequence_key is not None:
+                    tx.source(row.sequence_key)
+            except StoreDamaged as error:
+                found[name] = error
+        return found
 
     def note(self, row: OutboxRow, fault: FaultReceived) -> None:
         """An unauthenticated fault: kept for whoever waits for this message, or for its sequence."""

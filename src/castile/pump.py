@@ -36,6 +36,7 @@ from castile.errors import (
     PeerError,
     SecurityContextExpired,
     SequenceCreationFailed,
+    StoreDamaged,
     StoreError,
     TransportError,
     UsageError,
@@ -544,6 +545,7 @@ class Pump:
 
     def _round(self, now: Now) -> float:
         """Send what is due; seconds until there may be more."""
+        self.retired.sweep()
         self.siblings.orphans(self.retired.adopt)
         if self.siblings.asked():
             self._background(lambda: commands.attend(self))
@@ -559,7 +561,11 @@ class Pump:
         with self._leasing:
             leased = set(self._leased)
         if room > 0:
-            rows, due = self.run(lambda tx: requests.due(self.party, tx, now, room, leased))
+            rows, due, broken = self.run(
+                lambda tx: (*requests.due(self.party, tx, now, room, leased), self.callers.unreadable(tx))
+            )
+            for name, error in broken.items():
+                self.callers.fail(name, error)
         else:  # the end of an attempt wakes it
             rows = self.run(lambda tx: requests.oldest(self.party, tx, now, leased))[: room + SPARE]
             due = None
@@ -592,6 +598,8 @@ class Pump:
             await self._attempt(row)
         except CastileError as error:
             reliability_log.warning("an attempt failed: %s", error)
+            if isinstance(error, StoreDamaged):
+                self.callers.fail(row.message_id, error)
         finally:
             self._leased.discard(row.message_id)
             self._sending.discard(row.message_id)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from castile.clock import Now
 from castile.conversations import Conversations
@@ -17,6 +18,11 @@ from castile.protocol import source
 from castile.store import Transaction
 from castile.store.records import OutboxRow, SourceRecord
 from castile.waiting import Gate, Turn, blocking
+
+SWEEP: Final = 60.0
+"""Seconds between two looks for what has outlived its retention."""
+SWEPT_ROWS: Final = 256
+"""At most, in one step."""
 
 
 @dataclass(slots=True)
@@ -38,15 +44,26 @@ class Retired:
     """Those whose turn has come."""
     _contexts: frozenset[str] = frozenset()
     """Their contexts, to be given back after them."""
+    _sweep_at: float = 0.0
+    """Ticks."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _giving: Turn = field(default_factory=Turn)
 
     def recover(self) -> bool:
         """Take over what an earlier process left in the store: unacknowledged messages are due
         at once, without waiting for traffic (F37). True: there is something to do."""
+        self.sweep()
         if self.party.policy.reliability is None or not self.adopt():
             self.clear.open()
         return self.pending
+
+    def sweep(self) -> None:
+        """Delete what has outlived its retention: a little of it, once a minute, or at once again
+        while there is more. Messages in doubt stay until somebody has dealt with them."""
+        now = self.now()
+        if now.tick >= self._sweep_at:
+            swept = self.party.run(lambda tx: tx.sweep(now, SWEPT_ROWS))
+            self._sweep_at = now.tick + (0.0 if swept == SWEPT_ROWS else SWEEP)
 
     def adopt(self) -> bool:
         """Take over what dead processes left. True: sequences are among it.

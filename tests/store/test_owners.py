@@ -165,6 +165,44 @@ def test_who_holds_the_lock_is_named_and_waited_for(tmp_path: Path, monkeypatch:
     store.close()
 
 
+@pytest.mark.row("ST-09", "N11")
+def test_a_transactional_handler_is_waited_for_as_long_as_it_may_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("castile.store.database.BUSY_SECONDS", 0.2)
+    place = tmp_path / "a.db"
+    store, other = opened(place), opened(place)
+    inside, go_on = Event(), Event()
+
+    def handler(tx: Transaction) -> None:
+        if tx.outbox_row(outbox(1).message_id) is None:
+            tx.enqueue(outbox(1))
+        inside.set()
+        assert go_on.wait(20)
+
+    working = store.run(handler, exclusive=True, seconds=20.0)
+    assert inside.wait(10)
+    waiting = other.run(submit(2))
+    with pytest.raises(TimeoutError):
+        waiting.result(0.6)  # longer than others are waited for
+    go_on.set()
+    working.result(10)
+    waiting.result(10)
+    assert [row.number for row in do(store, lambda tx: tx.outbox("k1"))] == [1, 2]
+
+    inside.clear()
+    go_on.clear()
+    stuck = store.run(handler, exclusive=True, seconds=0.1)
+    assert inside.wait(10)
+    with pytest.raises(StoreBusy, match="holds the store"):  # no longer than it may take
+        enqueue(other, outbox(3))
+    go_on.set()
+    stuck.result(10)
+    enqueue(other, outbox(3))
+    store.close()
+    other.close()
+
+
 def test_a_busy_process_gives_way(tmp_path: Path) -> None:
     """A lock that is taken again at once, for ever, is to be had all the same."""
     busy, other, stop = WriterLock(tmp_path / "a.db"), WriterLock(tmp_path / "a.db"), Event()

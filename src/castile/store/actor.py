@@ -161,12 +161,12 @@ class Actor:
             return transaction
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Under the writer's lock."""
+    def _writing(self, holding: float = 0.0) -> Iterator[None]:
+        """Under the writer's lock, which may be held so long."""
         if self._lock is None:
             yield
             return
-        self._lock.acquire(database.BUSY_SECONDS)
+        self._lock.acquire(database.BUSY_SECONDS, holding=holding)
         try:
             yield
         finally:
@@ -392,7 +392,7 @@ class Actor:
         """Commit a batch, and tell everybody who waits."""
         rest = batch
         try:
-            with self._writing():
+            with self._writing(sum(step.seconds for step in batch if step.exclusive)):
                 opened = self._connected(transaction)
                 while rest:
                     rest = self._commit(opened, transaction, rest)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from math import ceil
 from pathlib import Path
 from typing import Final
 
@@ -38,16 +39,16 @@ class WriterLock:
     """``<store>.lock``: one process at a time begins, commits and checkpoints.
 
     Who holds it stands in the file, and who waits: the holder then gives way once, so that a busy
-    process shuts nobody out.
+    process shuts nobody out. A holder that may take long says so, too, and is waited for so long.
     """
 
-    __slots__ = ("_asked", "_descriptor", "_own", "_store")
+    __slots__ = ("_asked", "_descriptor", "_long", "_own", "_store")
 
     def __init__(self, store: Path) -> None:
         """StoreError: the file can't be made. StoreInvalid: its locks can't be relied on."""
         self._store = store
         self._own = b"%*d" % (_WIDTH, os.getpid())
-        self._asked = False
+        self._asked = self._long = False
         path = store.with_name(store.name + ".lock")
         _refuse_remote(path)
         self._descriptor = _opened(path)
@@ -55,22 +56,31 @@ class WriterLock:
             self.close()
             raise StoreInvalid(f"the file system of {store} has no locks that exclude anybody")
 
-    def acquire(self, seconds: float) -> None:
-        """Hold it. StoreBusy: another process, named by its pid, has held it for so long."""
+    def acquire(self, seconds: float, *, holding: float = 0.0) -> None:
+        """Hold it, for `holding` seconds more than others wait anyway.
+
+        StoreBusy: another process, named by its pid, has held it for `seconds` and what it asked for.
+        """
         if self._asked:
             self._asked = False
             time.sleep(_GIVE_WAY)
         if not self._taken():
             self._wait(time.monotonic() + seconds)
-        holder, asking = self._read()
+        holder, asking, long = self._read()
         if holder != self._own:
             os.pwrite(self._descriptor, self._own, 0)
         if asking != _NOBODY:
             self._asked = asking != self._own
             os.pwrite(self._descriptor, _NOBODY, _WIDTH)
+        if holding or long != _NOBODY:  # of a holder that was killed
+            os.pwrite(self._descriptor, b"%*d" % (_WIDTH, ceil(holding)), 2 * _WIDTH)
+            self._long = bool(holding)
 
     def release(self) -> None:
         """Let others in."""
+        if self._long:
+            self._long = False
+            os.pwrite(self._descriptor, _NOBODY, 2 * _WIDTH)
         fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     def close(self) -> None:
@@ -90,7 +100,8 @@ class WriterLock:
 
     def _wait(self, deadline: float) -> None:
         while not self._taken():
-            if time.monotonic() > deadline:
+            late = time.monotonic() - deadline
+            if late > 0 and late > _number(self._read()[2]):
                 pid = self._read()[0].decode("ascii", "replace").strip() or "unknown"
                 raise StoreBusy(
                     f"process {pid} holds the store {self._store}: nothing of this step was kept; if that "
@@ -99,9 +110,10 @@ class WriterLock:
             os.pwrite(self._descriptor, self._own, _WIDTH)
             time.sleep(_POLL)
 
-    def _read(self) -> tuple[bytes, bytes]:
-        content = os.pread(self._descriptor, 2 * _WIDTH, 0).ljust(2 * _WIDTH)
-        return content[:_WIDTH], content[_WIDTH:]
+    def _read(self) -> tuple[bytes, bytes, bytes]:
+        """Who holds it, who waits for it, and for how long it may be held."""
+        content = os.pread(self._descriptor, 3 * _WIDTH, 0).ljust(3 * _WIDTH)
+        return content[:_WIDTH], content[_WIDTH : 2 * _WIDTH], content[2 * _WIDTH :]
 
 
 class OwnerLock:
@@ -147,6 +159,10 @@ def lives(store: Path, owner: int) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def _number(text: bytes) -> int:
+    return int(text) if text.strip().isdigit() else 0
 
 
 def _opened(path: Path) -> int:

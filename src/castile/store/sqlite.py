@@ -52,6 +52,10 @@ R = TypeVar("R")
 _PAGE: Final = 4_096
 _STATES: Final = 1_024
 """So many states of sequences and contexts are kept opened: about 4 MB."""
+_NO_DOUBT: Final = (
+    " AND NOT (side = 'client' AND EXISTS (SELECT 1 FROM castile_outbox "
+    "WHERE sequence_key = castile_sources.key AND kind = 'application'))"
+)
 _COMMAND: Final = (
     *("id", "verb", "kind", "target", "side", "endpoint", "force"),
     *("asked", "asked_by", "done", "refused", "result"),
@@ -515,15 +519,18 @@ class SQLiteTransaction:
         self._change("DELETE FROM castile_damage WHERE name = ? AND key = ?", [table, key])
 
     def _sweep_sequences(self, half: str, kept: float, limit: int) -> int:
-        """Ended sequences, their rows first, so that one step stays bounded."""
-        table, key, rows, of = {
-            "source": ("castile_sources", "key", "castile_outbox", "sequence_key"),
-            "destination": ("castile_destinations", "identifier", "castile_inbox", "sequence"),
+        """Ended sequences, their rows first, so that one step stays bounded; none of a client's with
+        messages in doubt (RM-58). A client's takes its replies' sequence along, which has no end of
+        its own where the first one failed."""
+        table, key, twin, rows, of, besides = {
+            "source": ("castile_sources", "key", "destination", "castile_outbox", "sequence_key", _NO_DOUBT),
+            "destination": ("castile_destinations", "identifier", "NULL", "castile_inbox", "sequence", ""),
         }[half]
         swept = 0
         while swept < limit:
             found = self._connection.execute(
-                f"SELECT {key} FROM {table} WHERE ended < ? ORDER BY ended LIMIT 1",
+                f"SELECT {key}, iif(side = 'client', {twin}, NULL) FROM {table} "
+                f"WHERE ended < ?{besides} ORDER BY ended LIMIT 1",
                 [kept],
             ).fetchone()
             if found is None:
@@ -534,6 +541,8 @@ class SQLiteTransaction:
             )
             if swept < limit:
                 (self.forget_source if half == "source" else self.forget_destination)(found[0])
+                if found[1] is not None:
+                    self.forget_destination(found[1])
                 swept += 1
         return swept
 
