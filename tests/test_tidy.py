@@ -38,8 +38,8 @@ LAYERS: Final = (
         *("doubts", "plain", "retired", "siblings", "commands"),
     ),
     (
-        *("front", "client", "async_client", "service", "ports", "sts"),
-        *("zeep", "explaining", "credentials", "testing"),
+        *("front", "client", "async_client", "service", "ports", "target", "previewing"),
+        *("sts", "zeep", "explaining", "credentials", "testing"),
     ),
     ("cli", "console", "demo"),
     ("__init__", "__main__"),

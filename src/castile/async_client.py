@@ -15,7 +15,8 @@ from typing import ClassVar, Self
 
 from castile.commands import cancel_context
 from castile.errors import UsageError
-from castile.front import Body, Context, Front, Unfinished, acknowledged, completed, ended, reported
+from castile.front import Body, Context, Front, Given, Unfinished, acknowledged, completed, ended, reported
+from castile.previewing import Preview
 from castile.pump import Pump
 from castile.waiting import looping
 
@@ -52,6 +53,29 @@ class AsyncClient(Front):
     async def send_raw(self, action: str, body: Body, *, key: str | None = None) -> None:
         """See `Client.send_raw`."""
         await looping(self._send(action, body, key))
+
+    async def call(
+        self,
+        operation: str,
+        arguments: Given = None,
+        /,
+        *,
+        key: str | None = None,
+        timeout: float | None = None,
+        **named: object,
+    ) -> object:
+        """See `Client.call`."""
+        return await looping(self._call_typed(operation, arguments, named, key, timeout))
+
+    async def send(
+        self, operation: str, arguments: Given = None, /, *, key: str | None = None, **named: object
+    ) -> None:
+        """See `Client.send`."""
+        await looping(self._send_typed(operation, arguments, named, key))
+
+    async def preview(self, operation: str, arguments: Given = None, /, **named: object) -> Preview:
+        """See `Client.preview`."""
+        return await asyncio.to_thread(self._preview, operation, arguments, named)
 
     async def unfinished(self) -> list[Unfinished]:
         """See `Client.unfinished`."""

@@ -2,10 +2,10 @@
 
 ::
 
-    with castile.Client("https://bank.example/Transfers", policy=castile.EndpointPolicy.of("1.3"),
-                        credentials=castile.Username("ada", "secret"), service_certificate="bank.pem",
-                        store="transfers.db") as client:
-        answer = client.call_raw("urn:bank/Transfer", b"<Transfer xmlns='urn:bank'>...</Transfer>")
+    with castile.Client("https://bank.example/Transfers?wsdl", store="transfers.db",
+                        credentials=castile.Username("ada", "secret"),
+                        service_certificate="bank.pem") as client:
+        receipt = client.call("Transfer", debtor="AB1234", amount=100, key="invoice-7")
 """
 
 from __future__ import annotations
@@ -14,7 +14,19 @@ from types import TracebackType
 from typing import Self
 
 from castile.commands import cancel_context
-from castile.front import Body, Context, Front, Reply, Unfinished, acknowledged, completed, ended, reported
+from castile.front import (
+    Body,
+    Context,
+    Front,
+    Given,
+    Reply,
+    Unfinished,
+    acknowledged,
+    completed,
+    ended,
+    reported,
+)
+from castile.previewing import Preview
 from castile.pump import Pump
 from castile.waiting import blocking
 
@@ -22,8 +34,10 @@ from castile.waiting import blocking
 class Client(Front):
     """A client of one endpoint, safe to share between threads.
 
-    `address`: the endpoint's URL; `to_alias`: another one to write as wsa:To. `policy`: what it asks
-    for. `credentials`: who we are; a policy may want a user and a certificate together.
+    `address`: the endpoint's URL, or path or URL of a WSDL, of whose `port` and `service` it then
+    is a client; `to_alias`: another URL to write as wsa:To. `policy`: what it asks for, where the
+    WSDL doesn't say. `validate` "off" takes answers that break the WSDL's schemas.
+    `credentials`: who we are; a policy may want a user and a certificate together.
     `service_certificate`: PEM, a file or an `x509.Certificate`; keys are sealed for it, and it may
     sign to us. `trust`: further certificates that may sign for the service, and issuers. `store`:
     a path; without one the quality of service is ``in_memory``. `timeout`: seconds for a call.
@@ -72,6 +86,36 @@ class Client(Front):
         message with this key has failed for good: the key is free again then.
         """
         blocking(self._send(action, body, key))
+
+    def call(
+        self,
+        operation: str,
+        arguments: Given = None,
+        /,
+        *,
+        key: str | None = None,
+        timeout: float | None = None,
+        **named: object,
+    ) -> object:
+        """Call an operation of the WSDL with arguments by name; its result, typed by the schema.
+
+        A response that holds one element gives that element's value. `key` and `timeout` as in
+        `call_raw`; arguments of these names go in `arguments`.
+
+        Raises what `call_raw` does, `UsageError` for arguments that don't fit; a `FaultReceived` has
+        `name` and `detail` where the WSDL declares it.
+        """
+        return blocking(self._call_typed(operation, arguments, named, key, timeout))
+
+    def send(
+        self, operation: str, arguments: Given = None, /, *, key: str | None = None, **named: object
+    ) -> None:
+        """Send a one-way operation of the WSDL, as `send_raw` does."""
+        blocking(self._send_typed(operation, arguments, named, key))
+
+    def preview(self, operation: str, arguments: Given = None, /, **named: object) -> Preview:
+        """The message that a call would send, before and after protection. Nothing is sent."""
+        return self._preview(operation, arguments, named)
 
     def unfinished(self) -> list[Unfinished]:
         """What an earlier process, or a call that timed out, left in this store."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import ClassVar, Final, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, get_args
 from weakref import WeakSet
 
 from cryptography import x509
@@ -41,11 +41,13 @@ from castile.errors import (
 )
 from castile.messages import soap
 from castile.policy import EndpointPolicy
+from castile.previewing import Preview, preview
 from castile.protocol import source
 from castile.protocol.conversation import Conversation
 from castile.pump import Pump
 from castile.security.certificates import CertificateKey
 from castile.store.records import OutboxRow, ReplyRow, SourceRecord
+from castile.target import Target, target
 from castile.transport.carrier import Carrier
 from castile.transport.http import HTTP, HTTPClient
 from castile.transport.wire import KeyLog, WireLog
@@ -53,9 +55,14 @@ from castile.versions import WSSC
 from castile.waiting import Apart
 from castile.xml import Element
 
+if TYPE_CHECKING:
+    from castile.typed.calling import Request
+
 Quality = Literal["in_memory", "durable"]
 Body = bytes | Element
 Credential = Username | Certificate
+Given = Mapping[str, object] | None
+"""Arguments by name, for those whose names collide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +160,10 @@ def _credentials(
 class Front:
     """A client of one endpoint.
 
-    `address`: the endpoint's URL; `to_alias`: another one to write as wsa:To. `policy`: what it asks
-    for. `credentials`: who we are; a policy may want a user and a certificate together.
+    `address`: the endpoint's URL, or path or URL of a WSDL, of whose `port` and `service` it then
+    is a client; `to_alias`: another URL to write as wsa:To. `policy`: what it asks for, where the
+    WSDL doesn't say. `validate` "off" takes answers that break the WSDL's schemas.
+    `credentials`: who we are; a policy may want a user and a certificate together.
     `service_certificate`: PEM, a file or an `x509.Certificate`; keys are sealed for it, and it may
     sign to us. `trust`: further certificates that may sign for the service, and issuers. `store`:
     a path; without one the quality of service is ``in_memory``. `timeout`: seconds for a call.
@@ -172,9 +181,12 @@ class Front:
 
     def __init__(
         self,
-        address: str,
+        address: str | Path,
         *,
-        policy: EndpointPolicy,
+        policy: EndpointPolicy | None = None,
+        service: str | None = None,
+        port: str | None = None,
+        validate: Literal["strict", "off"] = "strict",
         credentials: Credential | Sequence[Credential] | None = None,
         trust: TrustSource = (),
         service_certificate: CertificateSource | None = None,
@@ -197,16 +209,20 @@ class Front:
         self._on_reply = on_reply
 
         @cache
+        def endpoint() -> Target:
+            return target(str(address), policy, service, port, settings.limits, strict=validate == "strict")
+
+        @cache
         def identity() -> _Identity:
             return _Identity.of(credentials, trust, service_certificate)
 
         def engine() -> Pump:
-            who, keylog = identity(), KeyLog.from_environment()
+            where, who, keylog = endpoint(), identity(), KeyLog.from_environment()
             party = Party(
                 side="client",
-                address=address,
+                address=where.address,
                 to_alias=to_alias,
-                policy=policy,
+                policy=where.policy,
                 store=stores.open(store, seal=seal, settings=settings, clock=clock),
                 random=random,
                 identify=new_id,
@@ -229,6 +245,7 @@ class Front:
             return pump
 
         self._limits = settings.limits
+        self._target = endpoint
         self._make_engine = engine
         self._closed = False
         self._forked()
@@ -281,6 +298,39 @@ class Front:
             await self._pump.send(action, content, key)
         else:
             await self._pump.direct(action, content, self._timeout, two_way=False)
+
+    async def _call_typed(
+        self,
+        operation: str,
+        given: Given,
+        named: Mapping[str, object],
+        key: str | None,
+        timeout: float | None,
+    ) -> object:
+        request = self._request(operation, given, named, two_way=True)
+        try:
+            content = await self._call(request.action, request.body, key, timeout)
+        except FaultReceived as fault:
+            request.explain(fault)
+            raise
+        return request.result(content)
+
+    async def _send_typed(
+        self, operation: str, given: Given, named: Mapping[str, object], key: str | None
+    ) -> None:
+        request = self._request(operation, given, named, two_way=False)
+        await self._send(request.action, request.body, key)
+
+    def _preview(self, operation: str, given: Given, named: Mapping[str, object]) -> Preview:
+        request = self._request(operation, given, named, two_way=None)
+        two_way = request.operation.response is not None
+        return preview(self._pump, request.action, self._content(request.body), two_way=two_way)
+
+    def _request(
+        self, operation: str, given: Given, named: Mapping[str, object], *, two_way: bool | None
+    ) -> Request:
+        self._pump  # noqa: B018 - so that whoever isn't open is told first
+        return self._target().request(operation, given, named, two_way=two_way)
 
     async def _unfinished(self) -> list[Unfinished]:
         party = self._party

@@ -71,10 +71,10 @@ def created(turn: Turn, row: OutboxRow) -> Answered:
     record = _own(turn, row)
     if row.kind != "create" or turn.inbound.addressing.relates_to not in (None, row.message_id):
         raise Violation("CreateSequenceResponse doesn't answer our CreateSequence")
-    if body.accept is not None and body.accept.address != turn.party.address:
+    if body.accept is not None and body.accept.address != turn.party.to:
         raise Violation(
             "Accept/AcksTo isn't the address that CreateSequence went to (RM-15)",
-            expected=turn.party.address,
+            expected=turn.party.to,
             got=body.accept.address,
         )
     accepted = body.accept is not None and record.state.offered is not None

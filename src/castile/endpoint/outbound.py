@@ -106,7 +106,7 @@ def render(party: Party, outgoing: Outgoing) -> Message:
     edition = outgoing.edition or policy.addressing
     headers = Headers(
         action=outgoing.action,
-        to=(party.to_alias or party.address) if request else edition.reply_address,
+        to=party.to if request else edition.reply_address,
         message_id=outgoing.message_id,
         reply_to=EPR(edition.anonymous) if request and outgoing.reply_expected else None,
         relates_to=outgoing.relates_to,

@@ -97,6 +97,11 @@ class Party:
         return context_keys(record)
 
     @property
+    def to(self) -> str:
+        """What a client writes as wsa:To."""
+        return self.to_alias or self.address
+
+    @property
     def realm(self) -> str:
         """The name under which its rows are kept: the address, and of a client also who it is. Of
         one principal's contexts, messages and replies another never sees any (SC-36)."""

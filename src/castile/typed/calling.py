@@ -29,15 +29,14 @@ class Request:
         """The response's value. Raises `Malformed` for one that breaks the schema."""
         return self.values.decode_response(content)
 
-    def explained(self, fault: FaultReceived) -> FaultReceived:
-        """The fault with its name and its detail as a value, if the WSDL declares it."""
+    def explain(self, fault: FaultReceived) -> None:
+        """Note the fault's name, and its detail as a value, if the WSDL declares it."""
         try:
             declared = self.values.decode_fault(fault.fault.detail)
         except Malformed:  # what it says of itself isn't so: the fault stays as it came
             declared = None
         if declared is not None:
             fault.name, fault.detail = declared
-        return fault
 
 
 class Calls:
@@ -56,15 +55,15 @@ class Calls:
         arguments: Mapping[str, object] | None,
         named: Mapping[str, object],
         *,
-        two_way: bool,
+        two_way: bool | None,
     ) -> Request:
         """A call of an operation, its arguments by name: in a mapping, or one by one.
 
-        Raises `UsageError` for an operation that isn't there or isn't called this way, and for
-        arguments that don't fit its schema.
+        `two_way`: whether an answer is wanted; None: as the WSDL has it. Raises `UsageError` for an
+        operation that isn't there or isn't called this way, and for arguments that don't fit.
         """
         values = self._values(operation)
-        if (values.operation.response is not None) != two_way:
+        if two_way is not None and (values.operation.response is not None) != two_way:
             right = "send" if two_way else "call"
             kind = "one-way" if two_way else "answered"
             raise UsageError(f"{operation} is {kind} by the WSDL: use client.{right}")

@@ -116,6 +116,13 @@ class Contract:
     ports: tuple[Port, ...]
     """In the order of the WSDL; those of other bindings than SOAP over HTTP are left out."""
 
+    def port(self, service: str | None = None, name: str | None = None) -> Port:
+        """The one that is meant (`Description.port`)."""
+        ports = tuple(each.described for each in self.ports)
+        location = self.documents.location
+        meant = description.Description(location, "", ports).port(service, name)
+        return self.ports[ports.index(meant)]
+
 
 def read(documents: Documents) -> Contract:
     """The contract in these documents. Raises `UsageError` where they name what isn't there."""

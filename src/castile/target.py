@@ -1,0 +1,87 @@
+"""What a client is of: an address, or a port of a WSDL with what that says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from castile.config import Limits
+from castile.errors import PolicyError, UsageError
+from castile.policy import EndpointPolicy
+
+if TYPE_CHECKING:
+    from castile.typed.calling import Calls, Request
+    from castile.typed.contract import Port
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An endpoint, and its operations if they are known."""
+
+    address: str
+    policy: EndpointPolicy
+    calls: Calls | None = None
+
+    def request(
+        self,
+        operation: str,
+        arguments: Mapping[str, object] | None,
+        named: Mapping[str, object],
+        *,
+        two_way: bool | None,
+    ) -> Request:
+        """A typed call (`Calls.request`). Raises `UsageError` without a WSDL."""
+        if self.calls is None:
+            raise UsageError("typed calls need a WSDL: give its path or URL in place of the address")
+        return self.calls.request(operation, arguments, named, two_way=two_way)
+
+
+def is_wsdl(source: str, policy: EndpointPolicy | None) -> bool:
+    """Whether a client's first argument is a WSDL: a file, a URL that says so, or all that there is."""
+    parts = urlsplit(source)
+    if parts.scheme not in ("http", "https"):
+        return True
+    return policy is None or parts.query.lower() in ("wsdl", "singlewsdl") or parts.path.endswith(".wsdl")
+
+
+def target(
+    source: str,
+    policy: EndpointPolicy | None,
+    service: str | None,
+    port: str | None,
+    limits: Limits,
+    *,
+    strict: bool,
+) -> Target:
+    """The endpoint that a client's arguments mean; a WSDL is loaded for it.
+
+    Raises `UsageError` for a WSDL that can't be used, `PolicyError` where it doesn't say what the
+    endpoint asks for, `TransportError` where it can't be fetched.
+    """
+    if not is_wsdl(source, policy):
+        if policy is None or service is not None or port is not None:
+            raise UsageError("service= and port= are of a WSDL: give its URL with ?wsdl")
+        return Target(source, policy)
+    # Only a client of a WSDL waits for zeep.
+    from castile.transport.documents import Loader
+    from castile.typed.calling import Calls
+    from castile.typed.contract import read
+
+    contract = read(Loader().load(source))
+    chosen = contract.port(service, port)
+    policy = _policy(chosen) if policy is None else replace(policy, soap=chosen.soap)
+    if not chosen.described.address:
+        raise UsageError(f"the port {chosen.name} of the WSDL has no address")
+    calls = Calls(contract, chosen, limits, addressed=policy.addressed, strict=strict)
+    return Target(chosen.described.address, policy, calls)
+
+
+def _policy(port: Port) -> EndpointPolicy:
+    if port.asks:
+        raise PolicyError(f"the WSDL has policies: say what {port.name} asks for with policy=")
+    return EndpointPolicy.of(soap=port.soap, reliable=False, secure=False, addressed=False)
+
+
+__all__ = ["Target", "is_wsdl", "target"]
