@@ -48,6 +48,7 @@ PUBLIC: Final = {
     "Username",
     "errors",
     "explain",
+    "policy_set",
 }
 """What `import castile` offers. A name more or less is a decision: change it here too."""
 

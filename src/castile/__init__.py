@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from castile.explaining import explain
     from castile.policy import EndpointPolicy
+    from castile.policy.sets import policy_set
     from castile.service import Service
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "Username",
     "errors",
     "explain",
+    "policy_set",
 ]
 
 _HOMES: Final = {
@@ -62,6 +64,7 @@ _HOMES: Final = {
     "Service": "castile.service",
     "Username": "castile.credentials",
     "explain": "castile.explaining",
+    "policy_set": "castile.policy.sets",
 }
 """The module of each public name that isn't an error."""
 

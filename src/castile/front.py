@@ -41,6 +41,7 @@ from castile.errors import (
 )
 from castile.messages import soap
 from castile.policy import EndpointPolicy
+from castile.policy.lint import check
 from castile.previewing import Preview, preview
 from castile.protocol import source
 from castile.protocol.conversation import Conversation
@@ -202,6 +203,8 @@ class Front:
         random: Callable[[int], bytes] = os.urandom,
         new_id: NewId | None = None,
     ) -> None:
+        if policy is not None:
+            check(policy)
         store = _location(quality, store)
         settings = settings or Settings()
         self._timeout = settings.timers.call_timeout if timeout is None else timeout

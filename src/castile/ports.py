@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from castile.errors import PolicyError, QName, UsageError
 from castile.policy import EndpointPolicy
+from castile.policy.lint import check
 
 if TYPE_CHECKING:
     from castile.typed.contract import Contract, Port
@@ -104,4 +105,4 @@ def _several(policy: Policies) -> tuple[EndpointPolicy, ...]:
     rows = (policy,) if isinstance(policy, EndpointPolicy) else tuple(policy)
     if not rows:
         raise UsageError("policy= is empty: a service takes at least one")
-    return rows
+    return tuple(map(check, rows))

@@ -7,15 +7,20 @@ from collections.abc import Iterator
 
 import click
 
-from castile.policy.description import Description, Port
+from castile.errors import PolicyError
+from castile.policy.description import Port
 
 
 @click.command(epilog="Exit status: 0 all is well, 1 something can't be used, 2 it is no WSDL.")
 @click.argument("wsdl", metavar="WSDL")
 @click.option("--service", metavar="NAME", help="Only the ports of this service.")
 @click.option("--port", metavar="NAME", help="Only this port.")
+@click.option("--strict", is_flag=True, help="Refuse assertions of vendors that castile doesn't know.")
+@click.option("--policy", is_flag=True, help="Show each port's policy as WS-Policy too, as castile reads it.")
 @click.option("--allow", multiple=True, metavar="HOST", help="Another server that the WSDL may import from.")
-def inspect(wsdl: str, service: str | None, port: str | None, allow: tuple[str, ...]) -> None:
+def inspect(
+    wsdl: str, service: str | None, port: str | None, strict: bool, policy: bool, allow: tuple[str, ...]
+) -> None:
     """Say what a WSDL, a file or the address of one, offers and asks for.
 
     \b
@@ -26,18 +31,44 @@ def inspect(wsdl: str, service: str | None, port: str | None, allow: tuple[str, 
     from castile.transport.documents import Loader
 
     description = describe(Loader(allow=allow).load(wsdl))
-    for line in _lines(description, service, port):
-        click.echo(line)
-    sys.exit(1 if description.refused or not description.ports else 0)
-
-
-def _lines(description: Description, service: str | None, port: str | None) -> Iterator[str]:
-    for each in description.ports:
-        if service in (None, each.service) and port in (None, each.name):
-            yield from _port(each)
+    ports = [
+        each for each in description.ports if service in (None, each.service) and port in (None, each.name)
+    ]
+    usable = [_usable(each, strict=strict, policy=policy) for each in ports]
     for refused in description.refused:
-        yield f"{refused.service}/{refused.name}: refused: {refused.reason}"
-    yield from map(str, description.findings)
+        click.echo(f"{refused.service}/{refused.name}: refused: {refused.reason}")
+    for finding in description.findings:
+        click.echo(str(finding))
+    sys.exit(0 if usable and all(usable) and not description.refused else 1)
+
+
+def _usable(port: Port, *, strict: bool, policy: bool) -> bool:
+    """Whether castile can speak with this port; shows it."""
+    from castile.policy.lint import lint
+    from castile.policy.parse import CREDENTIALS, needs, read, refusals
+    from castile.policy.render import render
+    from castile.policy.words import words
+
+    for line in _port(port):
+        click.echo(line)
+    try:
+        reading = read(port, strict=strict)
+    except PolicyError as error:
+        click.echo(f"  can't be used: {error}")
+        return False
+    for line in words(reading.policy):
+        click.echo(f"  {line}")
+    for name in sorted(needs(reading.policy)):
+        click.echo(f"  wanted: {CREDENTIALS[name]}")
+    for finding in (*reading.findings, *lint(reading.policy)):
+        click.echo(f"  {finding}")
+    for refusal in refusals(reading.refused):
+        click.echo(f"  can't be used: {refusal}")
+    if policy:
+        rendered = render(reading.policy)
+        for each in (rendered.endpoint, rendered.message):
+            click.echo(f"  {rendered.xml(each).decode()}")
+    return True
 
 
 def _port(port: Port) -> Iterator[str]:

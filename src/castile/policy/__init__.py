@@ -91,6 +91,9 @@ class ProtectionPolicy:
     """The service's certificate travels with each response (IncludeToken of the RecipientToken)."""
     protect_tokens: bool = False
     """A signature covers the token of its key too, as far as one is there (WS-SP 1.2, 6.5)."""
+    encrypted_header: bool = True
+    """Encrypted headers go out as wsse11:EncryptedHeader (WSS 1.1.1, 9.3), else as WSS 1.0 has them,
+    an EncryptedData in their place; both are read (features MS-70)."""
 
     @property
     def username(self) -> SupportingToken | None:
