@@ -81,7 +81,9 @@ def policy(cell: Cell) -> EndpointPolicy:
 
 def settings(cell: Cell) -> Settings:
     """Defaults, but for short lives of tokens and impatient cells."""
-    timers = Timers(close_timeout=60.0, terminate_timeout=10.0, call_timeout=30.0)
+    timers = Timers(
+        create_timeout=240.0, close_timeout=60.0, terminate_timeout=10.0, call_timeout=cell.patience
+    )
     if cell.restart != "none":
         timers = replace(timers, lost_context_after=5.0)
     if not cell.lifetime:

@@ -45,6 +45,8 @@ class Cell:
     """Seconds that the handler takes."""
     linger: float = 0.5
     """Seconds that the client waits before it closes: some give up what isn't acknowledged then."""
+    patience: float = 100.0
+    """Seconds that castile's callers wait for a reply: a JVM on a busy machine is slow to start."""
     lifetime: int = 0
     """Seconds that a security context token lives; 0: as the stacks have it."""
     drop: float = 0.0

@@ -72,7 +72,7 @@ def judge(cell: Cell, places: Places, exchanges: Sequence[Exchange], *, ended: b
     failures = [line for line in client if line.event in ("failed", "garbled")]
     problems += [f"{line.event}: {line.operation} {line.number} {line.rest}" for line in failures]
     problems += _lifecycle(cell, exchanges)
-    verdict.explained, wrong, unnamed = _explained(places)
+    verdict.explained, wrong, unnamed = _explained(places, cell.expect)
     if wrong:
         problems.append(f"castile explain: {wrong}")
     match cell.expect:
@@ -89,8 +89,6 @@ def judge(cell: Cell, places: Places, exchanges: Sequence[Exchange], *, ended: b
     # Whatever was expected:
     if unnamed:
         _fail(verdict, f"castile explain names no cause: {unnamed}")
-    elif cell.expect == "failure" and not wrong:
-        _fail(verdict, "castile explain finds nothing wrong")
     elif cell.lossy and not verdict.retransmissions:
         _fail(verdict, "nothing was retransmitted, so the network was none of loss")
     return verdict
@@ -208,7 +206,7 @@ def _fault(payload: bytes) -> str:
     return f"with {label(payload).word or 'a secured fault'}" if payload else "without a word"
 
 
-def _explained(places: Places) -> tuple[str, str, str]:
+def _explained(places: Places, expect: str) -> tuple[str, str, str]:
     """The verdict of `castile explain`, the first thing that is wrong, and the first message of
     which it can't say what is wrong."""
     keys = [places.keys / "keys.json", places.keylog]
@@ -219,10 +217,12 @@ def _explained(places: Places) -> tuple[str, str, str]:
         word = (done.stderr.strip().splitlines() or ["no word"])[-1]
         return "not explained", word, word
     (places.folder / "explained.json").write_text(done.stdout, "utf-8")
-    report = json.loads(done.stdout)
-    wrong = next((_named(each) for each in report["messages"] if each["problems"]), "")
-    unnamed = next((_named(each) for each in report["messages"] if _unnamed(each)), "")
-    return report["verdict"], wrong, unnamed
+    messages = json.loads(done.stdout)["messages"]
+    wrong = next((_named(each) for each in messages if each["problems"]), "")
+    unnamed = next((_named(each) for each in messages if _unnamed(each)), "")
+    if expect == "failure" and not any(each["problems"] or each["warnings"] for each in messages):
+        unnamed = "whatever failed"
+    return json.loads(done.stdout)["verdict"], wrong, unnamed
 
 
 def _unnamed(message: Mapping[str, Any]) -> bool:

@@ -33,11 +33,13 @@ def write(cells: Sequence[Cell], results: Mapping[str, Any], page: Path = PAGE) 
 
 def _page(cells: Sequence[Cell], results: Mapping[str, Any]) -> Iterator[str]:
     yield _HEAD
+    known = results["cells"]
+    commits = sorted({each.get("commit", "earlier") for each in known.values()})
+    ran = f"commit {commits[0]}" if len(commits) == 1 else "the commit of the last column"
     yield (
         f"Peers: {', '.join(versions())}. Machine: {results['machine']}, Python {results['python']}; "
-        f"castile at commit {results['commit']}."
+        f"castile at {ran}."
     )
-    known = results["cells"]
     outcomes = [known.get(cell.name, {}).get("outcome", "not run") for cell in cells]
     counted = {outcome: outcomes.count(outcome) for outcome in dict.fromkeys(outcomes)}
     yield f"\n{len(cells)} cells: {', '.join(f'{count} {outcome}' for outcome, count in counted.items())}."
@@ -45,8 +47,8 @@ def _page(cells: Sequence[Cell], results: Mapping[str, Any]) -> Iterator[str]:
         for role in ("service", "client"):
             chosen = [cell for cell in cells if (cell.peer, cell.role) == (peer, role)]
             yield f"\n## {f'castile → {name}' if role == 'service' else f'{name} → castile'}\n"
-            yield "| cell | what | outcome | delivered | repeated | date |"
-            yield "|---|---|---|---|---|---|"
+            yield "| cell | what | outcome | delivered | repeated | date | commit |"
+            yield "|---|---|---|---|---|---|---|"
             yield from (_row(cell, known.get(cell.name, {})) for cell in chosen)
 
 
@@ -57,7 +59,8 @@ def _row(cell: Cell, result: Mapping[str, Any]) -> str:
         outcome += f": {_plain(reason)}"
     delivered = f"{result.get('delivered', 0)} of {cell.messages}"
     repeated = result.get("retransmissions", 0)
-    return f"| `{cell.name}` | {what} | {outcome} | {delivered} | {repeated} | {result.get('date', '')} |"
+    run = f"{result.get('date', '')} | {result.get('commit', 'earlier')}"
+    return f"| `{cell.name}` | {what} | {outcome} | {delivered} | {repeated} | {run} |"
 
 
 def _plain(text: str) -> str:

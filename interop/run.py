@@ -2,6 +2,7 @@
 
     python interop/run.py                 every cell; interop/results.json and the page docs/interop.md
     python interop/run.py --resume        those that have no result of this commit yet
+    python interop/run.py --page          no cell: the page, with the latest result of each
     python interop/run.py --smoke         the four cells of the smoke run
     python interop/run.py NAME...         these cells; patterns as in the shell
     python interop/run.py --build         no cell: the Java peers and their keys alone
@@ -40,7 +41,7 @@ WORK = HERE / ".work"
 LATEST = WORK / "results.json"
 """Of each cell its latest result, from whatever run."""
 RESULTS = HERE / "results.json"
-"""Of one run of all cells, on one commit."""
+"""What the page is made from."""
 START = 180.0
 """Seconds that a service may take to start: a JVM on a busy machine."""
 
@@ -51,10 +52,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--smoke", action="store_true", help="the four cells of the smoke run")
     parser.add_argument("--resume", action="store_true", help="leave out what has a result of this commit")
+    parser.add_argument("--page", action="store_true", help="write the page from the latest results, and end")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="so many cells at once")
     parser.add_argument("--list", action="store_true", help="name the cells and end")
     parser.add_argument("--build", action="store_true", help="build the Java peers, make the keys, and end")
     options = parser.parse_args(arguments)
+    if options.page:
+        _publish(_latest())
+        return 0
     if options.build:
         if missing := _prepare():
             print(missing, file=sys.stderr)
@@ -82,10 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             passed += verdict.outcome in ("pass", "expected failure", "recorded")
             today = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
             latest[cell.name] = asdict(verdict) | {"date": today, "commit": commit}
-            _write(LATEST, latest, commit)
+            _write(LATEST, latest)
     if whole:
-        found = {cell.name: latest[cell.name] for cell in load()}
-        report.write(load(), _write(RESULTS, found, commit))
+        _publish(latest)
     print(f"{passed} passed, {len(cells) - passed} failed")
     return 0 if passed == len(cells) else 1
 
@@ -108,10 +112,16 @@ def _latest() -> dict[str, Any]:
     return cells
 
 
-def _write(path: Path, cells: dict[str, Any], commit: str) -> dict[str, Any]:
+def _publish(latest: dict[str, Any]) -> None:
+    """The page and the figures behind it, for the project."""
+    found = {cell.name: latest[cell.name] for cell in load() if cell.name in latest}
+    report.write(load(), _write(RESULTS, found))
+
+
+def _write(path: Path, cells: dict[str, Any]) -> dict[str, Any]:
     """Results with what they were found on; returns what was written."""
     machine = f"{platform.system()} on {platform.machine()}"
-    content = {"machine": machine, "python": platform.python_version(), "commit": commit, "cells": cells}
+    content = {"machine": machine, "python": platform.python_version(), "cells": cells}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
     return content
