@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from castile.endpoint import commands
 from castile.endpoint.commands import Done
 from castile.endpoint.party import reliability_log
-from castile.endpoint.requests import give_up, source_record
+from castile.endpoint.requests import farewell, give_up, source_record
 from castile.errors import CastileError, UsageError
 from castile.store import Transaction
 from castile.store.records import Command
@@ -26,17 +26,22 @@ def attend(pump: Pump) -> None:
         return [each for each in asked if commands.target(tx, each) == tx.owner]
 
     with pump.siblings.obeying:
-        for command in pump.run(own):
-            try:
-                text, refused = _carried_out(pump, command), False
-            except CastileError as error:
-                text, refused = str(error), True
-            reliability_log.warning(
-                "%s of %s %s, asked by %s: %s",
-                *(command.verb, command.kind, command.target, command.asked_by, text),
-            )
-            number, utc = command.id, pump.now().utc
-            pump.run(lambda tx: tx.carried_out(number, utc, text, refused=refused))  # noqa: B023
+        while asked := pump.run(own):  # one may lead to another
+            for command in asked:
+                _obey(pump, command)
+
+
+def _obey(pump: Pump, command: Command) -> None:
+    try:
+        text, refused = _carried_out(pump, command), False
+    except CastileError as error:
+        text, refused = str(error), True
+    reliability_log.warning(
+        "%s of %s %s, asked by %s: %s",
+        *(command.verb, command.kind, command.target, command.asked_by, text),
+    )
+    utc = pump.now().utc
+    pump.run(lambda tx: tx.carried_out(command.id, utc, text, refused=refused))
 
 
 def _carried_out(pump: Pump, command: Command) -> str:
@@ -53,6 +58,11 @@ def _carried_out(pump: Pump, command: Command) -> str:
                 raise UsageError("it has ended already")
             pump.retire(command.target)
             return "it takes nothing new, and is closed once what is in it is done"
+        case _, commands.FAREWELL:
+            now = pump.now()
+            pump.run(lambda tx: farewell(pump.party, tx, command.target, now))
+            pump.siblings.wake()
+            return "the peer is told, once"
     done: Done = pump.run(lambda tx: commands.carry_out(tx, command, pump.now()))
     if done.failed is not None:
         pump.tell_failed(done.failed)

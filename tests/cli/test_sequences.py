@@ -16,6 +16,7 @@ import castile
 from castile.cli import main
 from tests.endpoint.conftest import Pairs, pairs
 from tests.endpoint.pair import BODY, Pair, body, fast, fault_of, until
+from tests.power.promises import numbered
 
 __all__ = ["pairs"]  # the fixture
 
@@ -119,6 +120,37 @@ def test_without_any_owner_the_store_is_changed_itself(pairs: Pairs, tmp_path: P
     assert run("sequences", "delete", store, key, "--yes")[0] == 1
     assert run("sequences", "terminate", store, key, "--yes")[0] == 0
     assert run("sequences", "delete", store, key, "--yes", "--force") == (0, "deleted\n")
+
+
+@pytest.mark.row("OP-06", "RM-74")
+@pytest.mark.parametrize("alive", [True, False])
+def test_the_peer_is_told_of_an_end_by_hand(pairs: Pairs, tmp_path: Path, alive: bool) -> None:
+    """At once by the process that has the sequence, else by the next one."""
+    store = tmp_path / "client.db"
+    pair, client, name = under_way(pairs, tmp_path)
+    if not alive:
+        client.close(keep=True)
+    pair.network.fate = lambda number, payload: "drop-request" if numbered(payload) else None
+    pair.network.down = False
+    assert run("sequences", "terminate", store, name, "--yes") == (0, "ended; in doubt: [2]\n")
+    if not alive:
+        client = pair.client(store=store)
+    # A next process gives the context back, too, by which the peer ends the sequence just as well.
+    until(
+        lambda: (
+            {each["state"] for each in listed(pair.store_file, "--all") if each["identifier"] == name}
+            <= {"terminated", "terminated" if alive else "failed"}
+        )
+    )
+    pair.network.fate = lambda number, payload: None
+    assert client.call_raw("urn:test/Echo", body(3)) == body(3)
+    (doubt,) = client.unfinished()
+    assert doubt.number == 2
+    with sqlite3.connect(store) as connection:
+        left = """SELECT count(*) FROM castile_commands WHERE done IS NULL
+            UNION ALL SELECT count(*) FROM castile_outbox WHERE kind = 'terminate'"""
+        until(lambda: connection.execute(left).fetchall() == [(0,), (0,)])
+    connection.close()
 
 
 @pytest.mark.row("OP-06")

@@ -7,7 +7,7 @@ where none is left. What takes the network is the client's own business (`castil
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Final, Literal
 
 from castile.clock import Now
 from castile.endpoint import requests
@@ -18,6 +18,8 @@ from castile.store import Transaction
 from castile.store.records import Command, DestinationRecord, SourceRecord
 
 Kind = Literal["sequence", "context"]
+FAREWELL: Final = "farewell"
+"""Tell the peer of a sequence that was ended here: any client of the endpoint can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,8 @@ class Done:
 
 def target(tx: Transaction, command: Command) -> int | None:
     """The owner of what a command is about; None: it isn't there."""
+    if command.verb == FAREWELL:
+        return tx.owner
     if command.kind == "context":
         context = tx.context(command.target, side=command.side, endpoint=command.endpoint)
         return None if context is None else context.owner
@@ -73,6 +77,8 @@ def _outgoing(tx: Transaction, command: Command, record: SourceRecord, now: Now)
         case "terminate":
             _check_alive(state.ended)
             after = requests.give_up(tx, key, f"ended by {command.asked_by}", now)
+            if state.identifier is not None:  # the peer is told by whichever client is there, or comes
+                tx.ask(replace(command, verb=FAREWELL, asked=now.utc))
             doubt = list(after.state.missing.numbers())
             return Done(f"ended; in doubt: {doubt}" if doubt else "ended", failed=after)
         case "resume":

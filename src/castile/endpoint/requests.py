@@ -273,6 +273,11 @@ def close(
     return source_record(tx, key), row
 
 
+def farewell(party: Party, tx: Transaction, key: str, now: Now) -> None:
+    """A sequence was ended here by hand: its peer is told so with one TerminateSequence, best effort."""
+    _enqueue(party, tx, source_record(tx, key), "terminate", None, now)
+
+
 def outgoing(party: Party, tx: Transaction, row: OutboxRow | None, now: Now) -> Outgoing | None:
     """The message that a row stands for, with the acknowledgements of this moment.
 
@@ -334,6 +339,9 @@ def repeat_later(
     wait = 0.0 if at_once else wait
     record = tx.source(row.sequence_key) if row.sequence_key else None
     ended = record is not None and record.state.ended
+    if ended and row.kind == "terminate":  # a `farewell`, which is said once
+        tx.dequeue(message_id)
+        return
     tx.update_outbox(
         message_id,
         attempts=attempts,
@@ -437,6 +445,7 @@ def _headers(
     headers: list[Header] = []
     offered = tx.destination(record.destination) if record.destination else None
     ending = row.kind in ("close", "terminate") and edition.can_close
+    ending = ending and record.state.phase is not source.Phase.FAILED  # nobody closed it before
     if offered is not None and (offered.state.received or ending):
         final = Acknowledge(offered.state.received.ranges, final=True)
         headers.append(
