@@ -97,6 +97,7 @@ class Pump:
     _thread: threading.Thread | None = None
     _pool: ThreadPoolExecutor | None = None
     _stopping: bool = False
+    _stopped: Future[None] = field(default_factory=Future)
     _origin: Now | None = None
 
     def __post_init__(self) -> None:
@@ -142,7 +143,7 @@ class Pump:
                 now, stale = self.now(), self.key
 
                 def step(tx: Transaction) -> str | None:
-                    record = tx.source(stale) if stale else None  # noqa: B023 - it runs before the next turn
+                    record = requests.readable(tx, stale)  # noqa: B023 - it runs before the next turn
                     if record is not None and self._takes(record):
                         return record.state.key
                     if record is not None and self._retirable(record):
@@ -269,7 +270,7 @@ class Pump:
 
         def current(tx: Transaction) -> T | None:
             key = self.key
-            record = tx.source(key) if key else None
+            record = requests.readable(tx, key)
             if key is None or record is None or not self._takes(record):
                 return None
             return step(tx, key)
@@ -396,7 +397,7 @@ class Pump:
                 return
         except TransportError as failure:
             error, after = str(failure), failure.retry_after
-        except SecurityContextExpired as failure:
+        except (SecurityContextExpired, StoreDamaged) as failure:
             await self._give_up(row, str(failure))
             return
         except FaultReceived as failure:
@@ -600,6 +601,8 @@ class Pump:
             reliability_log.warning("an attempt failed: %s", error)
             if isinstance(error, StoreDamaged):
                 self.callers.fail(row.message_id, error)
+            with suppress(TimeoutError):  # what is wrong with the store doesn't pass at once
+                await Result(self._stopped, 1.0)
         finally:
             self._leased.discard(row.message_id)
             self._sending.discard(row.message_id)
@@ -680,6 +683,8 @@ class Pump:
     def stop(self) -> None:
         """Open exchanges end with their answers; everything else stays in the store."""
         self._stopping = self.conversations.stopping = True
+        if not self._stopped.done():
+            self._stopped.set_result(None)
         self._wake.set()
         if self._thread is not None:
             self._thread.join()

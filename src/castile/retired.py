@@ -107,7 +107,7 @@ class Retired:
         keys, unfinished, now = list(self.keys), False, self.now()
 
         def step(tx: Transaction, key: str) -> bool | None:
-            record, rows = tx.source(key), tx.outbox(key)
+            record, rows = requests.readable(tx, key), tx.outbox(key)
             if record is None or record.state.ended:
                 return None
             busy = self._holds(record, rows)
@@ -175,7 +175,7 @@ class Retired:
 
     def waits(self, tx: Transaction) -> bool:
         """Whether sequences of this process may still be finished soon: a suspect one may not."""
-        records = [tx.source(key) for key in self.keys if key in self._own]
+        records = [requests.readable(tx, key) for key in self.keys if key in self._own]
         return any(
             record is not None and not record.state.ended and record.state.suspect_at is None
             for record in records

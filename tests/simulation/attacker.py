@@ -180,7 +180,8 @@ def _bind(self: Attacker, party: Party, key: ContextKey) -> Outgoing | None:
 def _offer(self: Attacker, party: Party, key: ContextKey) -> Outgoing | None:
     """A sequence that offers what somebody else has offered."""
     edition, offered = _edition(party), self.identifier("offered")
-    if edition is None or offered is None or not self.stage.plan.service_store:
+    kept = self.stage.plan.service_store and self.stage.plan.restored is None
+    if edition is None or offered is None or not kept:
         return None  # a service that has forgotten everything may take it
     anonymous = EPR(party.policy.addressing.anonymous)
     offer = reliability.Offer(offered, anonymous if edition.can_close else None)

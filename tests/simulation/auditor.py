@@ -118,6 +118,14 @@ class Auditor:
     carried: dict[str, str] = field(default_factory=dict)
     """By MessageID: the token that the message carries, as far as it was on the wire."""
     deaths: int = 0
+    commits: Counter[str] = field(default_factory=Counter)
+    """By side."""
+    buried: set[tuple[str, int]] = field(default_factory=set)
+    """By side: owners that somebody else has ended."""
+    stale: set[str] = field(default_factory=set)
+    """Processes that may have been taken for dead."""
+    undone: dict[str, set[str]] = field(default_factory=lambda: {"client": set(), "service": set()})
+    """By side, the sequences of a store that was rolled back."""
 
     def violation(self, invariant: str, text: str) -> None:
         """A rule is broken."""
@@ -152,6 +160,7 @@ class Auditor:
             if facts.token is not None:
                 self.carried[facts.message_id] = facts.token
         invariants.reply_acknowledged_is_kept(self, facts)
+        invariants.rolled_back_is_noticed(self, facts)
 
     def _known(self, facts: wire.Facts, payload: bytes) -> None:
         if facts.sequence is not None:
@@ -217,6 +226,9 @@ class Auditor:
 
     def committed(self, process: Process, connection: Connection) -> None:
         """Read what is durable now."""
+        self.commits[process.side] += 1
+        if process.side in self.plan.pairs:
+            invariants.stale_owners_are_fenced(self, process, connection)
         if process.side == "service":
             self._service_disk(process, connection)
         elif process.side == "client":
@@ -263,6 +275,17 @@ class Auditor:
             for told in self.told.values():  # what it had was gone with it
                 told.doubt = True
 
+    def rolled_back(self, side: str) -> None:
+        """An old copy was put in the place of a store: what has happened since is in doubt."""
+        for told in self.told.values():
+            told.doubt = True
+        if side == "client":
+            self.undone["client"] |= self.seen["sequences"]
+            return
+        self.undone["service"] |= {sequence for sequence, _ in self.ever}
+        for forgotten in (self.creates, self.served, self.answers, self.numbered):
+            forgotten.clear()
+
     # the effects
 
     def begins(self, run: Run) -> None:
@@ -274,6 +297,7 @@ class Auditor:
         invariants.runs_in_order(self, run)
         invariants.one_number_for_a_message(self, run)
         invariants.delivered_to_its_owner(self, run)
+        invariants.rolled_back_runs_nothing(self, run)
         self.runs.append(run)
         earlier.append(run)
 

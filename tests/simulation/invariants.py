@@ -12,6 +12,7 @@ from tests.simulation.world import EPOCH
 if TYPE_CHECKING:
     from tests.simulation.auditor import Auditor, Run
     from tests.simulation.processes import Process
+    from tests.simulation.storage import Connection
     from tests.simulation.wire import Acknowledged, Facts
 
 
@@ -24,7 +25,7 @@ def runs_once(model: Auditor, run: Run, earlier: list[Run]) -> None:
         model.violation("I1", f"{run.token} ({run.key}) runs again though it is done")
         return
     for other in earlier:
-        if other.process is run.process or other.process.alive:
+        if other.process is run.process or (other.process.alive and not other.process.stale):
             if other.ended is None:
                 model.violation("I1", f"{run.token} runs twice at once")
             elif other.outcome in ("ok", "fault") and not other.transactional:
@@ -172,7 +173,7 @@ def token_was_good(model: Auditor, service: Process, key: tuple[str, int]) -> No
         return
     if any(number > key[1] for sequence, number in model.ever if sequence == key[0]):
         return
-    now = EPOCH + model.world.now + service.skew
+    now = EPOCH + model.world.now + min(service.skews)
     ends = [model.expiries.get((tag.key.identifier, tag.key.instance)) for tag in tags]
     if all(end is not None and now > end + 0.5 for end in ends):
         model.violation("I11", f"{key} is new and accepted under a key that has ended")
@@ -211,7 +212,7 @@ def one_exchange_for_a_message(model: Auditor, client: Process, facts: Facts) ->
     if facts.message_id is None:
         return
     other = model.under_way.get(facts.message_id)
-    if other is not None:
+    if other is not None and other not in model.stale and client.name not in model.stale:
         model.violation("I8", f"{client.name} sends {facts.message_id}, which {other} is sending")
     model.under_way[facts.message_id] = client.name
 
@@ -223,6 +224,28 @@ def tokens_are_asked_once(model: Auditor, request: Facts, answer: Facts) -> None
     if request.tag in model.served and model.plan.service_store:
         model.violation("I7", f"{request.message_id} ({request.verb}) is answered twice")
     model.served[request.tag] = answer.tag
+
+
+def rolled_back_is_noticed(model: Auditor, facts: Facts) -> None:
+    """I17: nothing new is numbered in a sequence of which the store has forgotten something."""
+    if facts.sequence in model.undone["client"] and facts.token is not None:
+        model.violation("I17", f"{facts.token} leaves in {facts.sequence}, whose store was rolled back")
+
+
+def rolled_back_runs_nothing(model: Auditor, run: Run) -> None:
+    """I17: what had come before a store was rolled back is in doubt, and doesn't run again."""
+    if run.sequence in model.undone["service"]:
+        model.violation("I17", f"{run.token} runs in {run.sequence}, whose store was rolled back")
+
+
+def stale_owners_are_fenced(model: Auditor, process: Process, connection: Connection) -> None:
+    """I8: whoever was taken for dead commits nothing any more."""
+    owners = connection.raw("SELECT id, pid, ended FROM castile_owners ORDER BY id")
+    mine = max((owner for owner, pid, _ in owners if pid == process.pid), default=0)
+    if (process.side, mine) in model.buried:
+        model.violation("I8", f"{process.name} commits though another process has ended it")
+    ended = {owner for owner, _, ended in owners if ended is not None}
+    model.buried.update((process.side, owner) for owner in ended - {mine})
 
 
 # at the end
@@ -252,7 +275,10 @@ def replies_are_true(model: Auditor) -> None:
 
 
 def nothing_is_lost(model: Auditor) -> None:
-    """I6, I18: a message that was taken for sending arrives, or somebody is told that it didn't."""
+    """I6, I18: a message that was taken for sending arrives, or somebody is told that it didn't. Of a
+    damaged row only the log can tell."""
+    if model.plan.flips:
+        return
     arrived = {token for key, tokens in model.tokens.items() if key in model.ever for token in tokens}
     arrived |= {run.token for run in model.runs if run.ended is not None}
     for intent in model.plan.intents:
@@ -284,9 +310,9 @@ def nothing_is_left(model: Auditor) -> None:
     """I18: what was accepted was handled."""
     for name, rows in model.inbox.items():
         for key, status in rows.items():
-            if status == "ready":
+            if status == "ready" and not model.plan.flips:
                 model.violation("I18", f"{key} is accepted in {name} and never handled")
-    if model.plan.service_store:
+    if model.plan.service_store and not model.plan.flips and model.plan.restored is None:
         for token in {run.token for run in model.runs}:
             outcomes = {run.outcome for run in model.runs if run.token == token}
             if outcomes <= {"raised", "retry"} and any(

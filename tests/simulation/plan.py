@@ -71,6 +71,15 @@ class Plan:
     preempt: float
     pairs: frozenset[str] = frozenset()
     """Sides of which two processes share the store."""
+    jumps: tuple[tuple[float, str, float], ...] = ()
+    """Moments at which the clock of a side is set, by so many seconds; at the end it is right again."""
+    pauses: tuple[tuple[float, str, float, bool], ...] = ()
+    """Moments at which a process is stopped, for so many seconds; whether somebody sweeps its lock file
+    away meanwhile, so that its sibling takes it for dead."""
+    restored: tuple[float, float, str] | None = None
+    """When a copy of a side's store is made, when it is put in the store's place, and whose."""
+    flips: tuple[tuple[float, str], ...] = ()
+    """Moments at which a bit turns over in a row of a side's store."""
     duration: float = 20.0
     """Seconds until nothing goes wrong any more."""
 
@@ -82,7 +91,13 @@ class Plan:
     @property
     def lasting(self) -> bool:
         """Nothing may be lost for good: both sides keep what they have, and no context ends."""
-        return self.client_store and self.service_store and self.lifetime > 1_000
+        kept = self.client_store and self.service_store and self.lifetime > 1_000
+        return kept and not self.jumps and not self.flips and self.restored is None and not self.swept
+
+    @property
+    def swept(self) -> bool:
+        """Whether a process may be taken for dead that isn't."""
+        return any(swept for _, _, _, swept in self.pauses)
 
 
 def _rate(chance: Random, most: float) -> float:
@@ -149,7 +164,36 @@ def draw(seed: int) -> Plan:
     deaths = [(chance.random() ** 2 * 5, f"{side}-b") for side in sorted(pairs) if chance.random() < 0.6]
     if not pairs and chance.random() < 0.3:
         rates["power"] = 0.5  # a death takes along what isn't synced
-    return replace(plan, pairs=frozenset(pairs), kills=plan.kills + tuple(deaths))
+    plan = replace(plan, pairs=frozenset(pairs), kills=plan.kills + tuple(deaths))
+    return _rarer(plan, chance) if calm > 0.2 else plan
+
+
+def _rarer(plan: Plan, chance: Random) -> Plan:
+    """What few runs have, each beside everything else."""
+    sides = ("client", "service")
+    kept = [side for side, store in zip(sides, (plan.client_store, plan.service_store), strict=True) if store]
+    if chance.random() < 0.15:
+        pauses = []
+        for _ in range(1 + int(chance.random() * 2)):
+            side = chance.choice(sorted(plan.pairs) or sides)
+            swept = side in plan.pairs and chance.random() < 0.6
+            seconds = 8.0 if swept else 10 ** (chance.random() * 1.7 - 0.7)
+            pauses.append((chance.random() ** 2 * 10, side, seconds, swept))
+        plan = replace(plan, pauses=tuple(pauses))
+    if chance.random() < 0.06:
+        jumps = []
+        for _ in range(1 + int(chance.random() * 2)):
+            seconds = (chance.random() - 0.5) * 10 ** (1 + chance.random() * 2.8)
+            jumps.append((chance.random() * 8, chance.choice(sides), seconds))
+        plan = replace(plan, jumps=tuple(jumps))
+    alone = [side for side in kept if side not in plan.pairs]
+    if alone and chance.random() < 0.1:
+        since = chance.random() ** 2 * 4
+        plan = replace(plan, restored=(since, since + chance.random() * 4, chance.choice(alone)))
+    if kept and chance.random() < 0.06:
+        flips = [(chance.random() ** 2 * 6, chance.choice(kept)) for _ in range(1 + int(chance.random() * 3))]
+        plan = replace(plan, flips=tuple(flips))
+    return plan
 
 
 def _intents(chance: Random) -> list[Intent]:

@@ -13,7 +13,7 @@ from castile.clock import Now
 from castile.errors import CastileError, Retry
 from tests.simulation.primitives import Lock
 from tests.simulation.storage import Connection, files_of
-from tests.simulation.world import EPOCH, World
+from tests.simulation.world import EPOCH, Task, World
 
 if TYPE_CHECKING:
     from tests.simulation.faults import Faults
@@ -88,9 +88,15 @@ class Process:
         self.world, self.name, self.side, self.faults = world, name, side, faults
         self.pid = 1000 + next(world.names)
         self.alive = True
+        self.stopped = False
+        """By SIGSTOP: its tasks wait, and it keeps its locks."""
+        self.held: list[Task] = []
+        self.stale = False
+        """Its sibling may take it for dead."""
         self.loop = Lock()
         self.disk = Disk(faults, side, lasting=lasting)
-        self.skew = skew
+        self.skew = self.skew_before = skew
+        self.set_at = 0.0
         self.connections: list[Connection] = []
         self.descriptors: set[int] = set()
         self.exchanges: dict[Slot, None] = {}
@@ -103,6 +109,31 @@ class Process:
         """The time as this process's machine has it."""
         now = self.world.now
         return Now(EPOCH + now + self.skew, now + 5_000.0)
+
+    def set_clock(self, skew: float) -> None:
+        """Somebody sets the clock."""
+        self.skew_before, self.skew, self.set_at = self.skew, skew, self.world.now
+
+    @property
+    def skews(self) -> tuple[float, ...]:
+        """By how much its clock is wrong, or was when what it does now began."""
+        return (self.skew, self.skew_before) if self.world.now < self.set_at + 30.0 else (self.skew,)
+
+    def stop(self, *, swept: bool) -> None:
+        """SIGSTOP; `swept`: somebody removes the file that it locks."""
+        self.stopped, self.stale = True, swept or self.stale
+        self.world.note("stopped", self.name, swept)
+        for descriptor in self.descriptors if swept else ():
+            path = Path(f"/proc/self/fd/{descriptor}").readlink()
+            if ".owner-" in path.name:
+                path.unlink(missing_ok=True)
+
+    def go_on(self) -> None:
+        """SIGCONT."""
+        self.stopped = False
+        self.world.note("goes on", self.name)
+        self.world.ready.extend(self.held)
+        self.held.clear()
 
     def spawn(self, name: str, run: Callable[[], object]) -> None:
         """A task of this process."""

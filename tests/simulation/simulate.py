@@ -32,6 +32,7 @@ from tests.simulation.primitives import drive
 from tests.simulation.processes import Process, remove
 from tests.simulation.program import SEAL, Stage, run_client, service
 from tests.simulation.storage import image_of
+from tests.simulation.trouble import Trouble
 from tests.simulation.world import Stuck, World, running
 
 TIMERS = Timers(
@@ -116,11 +117,13 @@ class Run:
     auditor: Auditor
     network: Network = field(init=False)
     stage: Stage = field(init=False)
+    trouble: Trouble = field(init=False)
     up: dict[str, Process] = field(default_factory=dict)
     _starts: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         plan = self.plan
+        self.trouble = Trouble(self)
         self.network = Network(self.world, self.faults, self.auditor, partitions=plan.partitions)
         credentials, certificate = identity()
         policy = castile.EndpointPolicy.of(
@@ -157,6 +160,7 @@ class Run:
             committed=self.auditor.committed,
             unexpected=self.auditor.unexpected,
         )
+        process.set_clock(process.skew + self.trouble.wrong[side])
         process.ended = functools.partial(self._ended, role)
         self.up[role] = process
         self.world.note("start", name)
@@ -238,9 +242,11 @@ class Run:
             self.start(f"{side}-b")
         if self.plan.attacker:
             self._attack()
+        self.trouble.prepare()
         stage = self.stage
         self.world.run(self.settled, self.plan.duration)
         self.faults.active = False
+        self.trouble.over()
         stage.calm = self.world.now
         self.world.note("calm")
         limit = self.world.now + PATIENCE
@@ -280,6 +286,7 @@ def template(side: str) -> Path:
             committed=lambda *_: None,
             unexpected=lambda text: None,
         )
+        process.pid = 1  # of nobody in the worlds that begin with it
         path = folder / f"{side}.db"
         process.spawn("make", lambda: stores.open(path, seal=SEAL, clock=process.clock).close())
         world.run(lambda: False, 60.0)

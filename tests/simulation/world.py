@@ -186,6 +186,9 @@ class World:
                 task = ready.popleft()
                 if not task.process.alive:
                     continue
+                if task.process.stopped:
+                    task.process.held.append(task)
+                    continue
                 self.current = task
                 task.greenlet.switch()
                 self.current = None

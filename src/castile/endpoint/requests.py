@@ -18,10 +18,17 @@ from castile.config import Timers
 from castile.endpoint.contexts import keys_of, live
 from castile.endpoint.kinds import Kind
 from castile.endpoint.outbound import Outgoing
-from castile.endpoint.party import Party
+from castile.endpoint.party import Party, reliability_log
 from castile.endpoint.replies import acknowledgement_of
 from castile.endpoint.turn import acknowledgement, carry_out
-from castile.errors import Exchange, InDoubt, NotReliable, SecurityContextExpired, UsageError
+from castile.errors import (
+    Exchange,
+    InDoubt,
+    NotReliable,
+    SecurityContextExpired,
+    StoreDamaged,
+    UsageError,
+)
 from castile.messages import reliability
 from castile.messages.addressing import EPR
 from castile.messages.security import SecurityTokenReference
@@ -407,6 +414,15 @@ def source_record(tx: Transaction, key: str) -> SourceRecord:
     if record is None:
         raise UsageError("the sequence isn't in this store any more")
     return record
+
+
+def readable(tx: Transaction, key: str | None) -> SourceRecord | None:
+    """The same; None: there is none, or its row is damaged, which ends it alone (R-6)."""
+    try:
+        return tx.source(key) if key else None
+    except StoreDamaged as error:
+        reliability_log.error("a sequence is lost: %s", error)
+        return None
 
 
 def edition_of(party: Party) -> Reliability:
