@@ -57,8 +57,8 @@ _CLOSED: Final = "the client was closed before its reply came"
 WORKERS: Final = 16
 """Threads for what nobody waits for: an exchange may stay open for a reply."""
 SPARE: Final = 4
-"""And those for the oldest message of each sequence. A peer that delivers in order may answer
-nothing until the one that is missing comes: its repetition can't wait for a thread (RM-57)."""
+"""And those for the oldest message of each sequence: a peer that delivers in order may answer
+nothing until it comes, so its repetition can't wait for a thread (RM-57)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,6 @@ class Pump:
     _thread: threading.Thread | None = None
     _pool: ThreadPoolExecutor | None = None
     _stopping: bool = False
-    _stopped: Future[None] = field(default_factory=Future)
     _origin: Now | None = None
 
     def __post_init__(self) -> None:
@@ -602,7 +601,7 @@ class Pump:
             if isinstance(error, StoreDamaged):
                 self.callers.fail(row.message_id, error)
             with suppress(TimeoutError):  # what is wrong with the store doesn't pass at once
-                await Result(self._stopped, 1.0)
+                await Result(Future(), 1.0)
         finally:
             self._leased.discard(row.message_id)
             self._sending.discard(row.message_id)
@@ -613,8 +612,7 @@ class Pump:
 
     def _overdue(self, row: OutboxRow, now: Now) -> bool:
         """Whether this row was given up: by time, never by count (RM-58, RM-19)."""
-        reason = requests.overdue(self.party, row, now)
-        if reason is None:
+        if (reason := requests.overdue(self.party, row, now)) is None:
             return False
 
         def step(tx: Transaction) -> SourceRecord:
@@ -683,8 +681,6 @@ class Pump:
     def stop(self) -> None:
         """Open exchanges end with their answers; everything else stays in the store."""
         self._stopping = self.conversations.stopping = True
-        if not self._stopped.done():
-            self._stopped.set_result(None)
         self._wake.set()
         if self._thread is not None:
             self._thread.join()
