@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, get_args
 from weakref import WeakSet
@@ -48,7 +48,7 @@ from castile.protocol.conversation import Conversation
 from castile.pump import Pump
 from castile.security.certificates import CertificateKey
 from castile.store.records import OutboxRow, ReplyRow, SourceRecord
-from castile.target import Target, target
+from castile.target import target
 from castile.transport.carrier import Carrier
 from castile.transport.http import HTTP, HTTPClient
 from castile.transport.wire import KeyLog, WireLog
@@ -210,10 +210,8 @@ class Front:
         self._timeout = settings.timers.call_timeout if timeout is None else timeout
         self._http = http or HTTPClient(settings.limits, settings.timers, clock=clock)
         self._on_reply = on_reply
-
-        @cache
-        def endpoint() -> Target:
-            return target(str(address), policy, service, port, settings.limits, strict=validate == "strict")
+        wanted = (str(address), policy, service, port, settings.limits)
+        self._target = endpoint = cache(partial(target, *wanted, strict=validate == "strict"))
 
         @cache
         def identity() -> _Identity:
@@ -248,7 +246,6 @@ class Front:
             return pump
 
         self._limits = settings.limits
-        self._target = endpoint
         self._make_engine = engine
         self._closed = False
         self._forked()
@@ -328,6 +325,11 @@ class Front:
         request = self._request(operation, given, named, two_way=None)
         two_way = request.operation.response is not None
         return preview(self._pump, request.action, self._content(request.body), two_way=two_way)
+
+    def is_one_way(self, operation: str) -> bool:
+        """Whether an operation of the WSDL has no answer, so that it is sent, not called."""
+        self._pump  # noqa: B018
+        return self._target().is_one_way(operation)
 
     def _request(
         self, operation: str, given: Given, named: Mapping[str, object], *, two_way: bool | None

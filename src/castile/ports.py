@@ -36,6 +36,18 @@ class Offer:
         return base.rstrip("/") + own if own else base
 
     @property
+    def words(self) -> str:
+        """The port's name and what its policy asks for."""
+        policy, name = self.policy, "" if self.port is None else f"{self.port.name}: "
+        section = policy.bootstrap or policy.application
+        secured = "no security"
+        if section is not None:
+            kind = "security context" if policy.has_contexts else "certificates"
+            secured = f"{kind}, {section.suite.name}" + (", user and password" if section.username else "")
+        reliable = "" if policy.reliability is None else ", reliable"
+        return f"{name}{policy.dialect}; {secured}{reliable}"
+
+    @property
     def implied(self) -> Callable[[str | None, QName | None], str]:
         """The action of a message that has none of its own (`Party.implied`)."""
         if self.port is None:

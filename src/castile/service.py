@@ -206,6 +206,25 @@ class Service:
         )
 
     @property
+    def settings(self) -> Settings:
+        """Its limits and timers."""
+        return self._settings
+
+    @property
+    def location(self) -> str | Path | None:
+        """Where its store is; None: in memory."""
+        return self._location
+
+    @property
+    def has_wsdl(self) -> bool:
+        """Whether it publishes a contract."""
+        return self._operations is not None
+
+    def offered(self, base: str) -> list[tuple[str, str]]:
+        """The URL of each port of a service at `base`, and what it asks for, in words."""
+        return [(each.address(self._public_url or base), each.words) for each in self._offers]
+
+    @property
     def store(self) -> Store:
         """The open store."""
         return self._running()[0][0].store

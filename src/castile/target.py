@@ -24,6 +24,16 @@ class Target:
     policy: EndpointPolicy
     calls: Calls | None = None
 
+    def is_one_way(self, operation: str) -> bool:
+        """Whether an operation has no answer. Raises `UsageError` for one that isn't there."""
+        return self._calls.operation(operation).response is None
+
+    @property
+    def _calls(self) -> Calls:
+        if self.calls is None:
+            raise UsageError("typed calls need a WSDL: give its path or URL in place of the address")
+        return self.calls
+
     def request(
         self,
         operation: str,
@@ -33,9 +43,7 @@ class Target:
         two_way: bool | None,
     ) -> Request:
         """A typed call (`Calls.request`). Raises `UsageError` without a WSDL."""
-        if self.calls is None:
-            raise UsageError("typed calls need a WSDL: give its path or URL in place of the address")
-        return self.calls.request(operation, arguments, named, two_way=two_way)
+        return self._calls.request(operation, arguments, named, two_way=two_way)
 
 
 def is_wsdl(source: str, policy: EndpointPolicy | None) -> bool:

@@ -15,11 +15,13 @@ import click
 from castile.errors import CastileError, PolicyError, StoreError, TransportError, UsageError
 
 COMMANDS: Final = {
+    "call": "castile.cli.call:call",
     "contexts": "castile.cli.contexts:contexts",
     "demo": "castile.demo.command:demo",
     "explain": "castile.cli.explain:explain",
     "inspect": "castile.cli.inspect:inspect",
     "sequences": "castile.cli.sequences:sequences",
+    "serve": "castile.cli.serve:serve",
     "store": "castile.cli.store:store",
 }
 """Name of a command, and where it is."""

@@ -71,6 +71,10 @@ class Calls:
         wanted = values.operation
         return Request(values, wanted.action if self._addressed else wanted.soap_action, body)
 
+    def operation(self, name: str) -> Operation:
+        """What the contract says of an operation. Raises `UsageError` for one that isn't there."""
+        return self._values(name).operation
+
     def _values(self, operation: str) -> Values:
         if operation not in self._known:
             found = self.port.operations.get(operation)
