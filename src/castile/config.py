@@ -73,6 +73,8 @@ class DocumentLimits:
     """Of one document; the largest public WSDLs have one or two million."""
     documents: int = 100
     """In all, with everything that they import."""
+    total_bytes: int = 32 << 20
+    """Of all of them: a tree of elements takes several times as much memory."""
     imports: int = 10
     """How deep imports nest, and PolicyReferences."""
     elements: int = 200_000
@@ -80,11 +82,12 @@ class DocumentLimits:
     namespaces: int = 20_000
     """Of one document: generators declare prefixes anew on every element."""
     policy_nodes: int = 10_000
-    """Elements of one policy, and assertions of its normal form; real ones have some hundreds."""
+    """Elements of one policy, and assertions of all alternatives of its normal form; real ones have
+    some hundreds."""
     policy_alternatives: int = 64
     """Of one effective policy: `n` optional assertions make 2^n."""
     operations: int = 5_000
-    """Of all ports together."""
+    """Of all ports together, the ports themselves counted too."""
     seconds: float = 10.0
     """To fetch one document."""
 

@@ -21,6 +21,8 @@ from castile.xml import Element, escape_attribute, escape_text, inside, local_na
 OPERATORS: Final = ("Policy", "All", "ExactlyOne", "PolicyReference")
 _XML: Final = "http://www.w3.org/XML/1998/namespace"
 _PREFIX: Final = re.compile(r"(?<![\w.-])([A-Za-z_][\w.-]*):")
+_DEPTH: Final = 64
+"""Of expressions, through references too: a document nests no deeper either (`Limits.depth`)."""
 _TRUE: Final = frozenset({"true", "1"})
 
 
@@ -93,26 +95,38 @@ def is_policy(element: Element, *kinds: str) -> bool:
     return namespace in WSP and local in kinds
 
 
-def merge(policies: Iterable[Policy], limits: DocumentLimits, place: Place = NOWHERE) -> Policy:
+class Allowance:
+    """How much may be made of the policies of one set of documents, within their limits."""
+
+    def __init__(self, limits: DocumentLimits) -> None:
+        self.limits = limits
+        self._left = 100 * limits.policy_nodes
+
+    def charge(self, alternatives: int, assertions: int, place: Place) -> None:
+        """Before a normal form is made: `PolicyError` where it, or all of them, are too large."""
+        if alternatives > self.limits.policy_alternatives:
+            raise PolicyError(
+                f"{place}: the policy has more than {self.limits.policy_alternatives} alternatives "
+                "(each wsp:Optional doubles them)"
+            )
+        self._left -= assertions
+        if assertions > self.limits.policy_nodes or self._left < 0:
+            raise PolicyError(f"{place}: the policy has more than {self.limits.policy_nodes} elements")
+
+
+def merge(policies: Iterable[Policy], allowance: Allowance, place: Place = NOWHERE) -> Policy:
     """What satisfies all of them: each with each (WS-Policy 1.5, 4.3.3; WS-PolicyAttachment 4).
 
-    Counted before it is made; `PolicyError` where there are more than the limits allow.
+    Counted before it is made; `PolicyError` where it is more than is allowed.
     """
     parts = [policy for policy in policies if policy != NO_POLICY]
-    count = prod(map(len, parts))
-    size = sum(len(alternative) for part in parts for alternative in part)
-    _bounded(count, size if count else 0, limits, place)
+    if len(parts) == 1:
+        return parts[0]
+    number = prod(map(len, parts))
+    if not number:
+        return ()
+    allowance.charge(number, sum(number // len(part) * sum(map(len, part)) for part in parts), place)
     return _unlike(tuple(dict.fromkeys(chain(*each))) for each in product(*parts))
-
-
-def _bounded(alternatives: int, assertions: int, limits: DocumentLimits, place: Place) -> None:
-    if alternatives > limits.policy_alternatives:
-        raise PolicyError(
-            f"{place}: the policy has more than {limits.policy_alternatives} alternatives "
-            "(each wsp:Optional doubles them)"
-        )
-    if assertions > limits.policy_nodes:
-        raise PolicyError(f"{place}: the policy has more than {limits.policy_nodes} elements")
 
 
 def _unlike(alternatives: Iterable[Alternative]) -> Policy:
@@ -125,9 +139,9 @@ class PolicyReader:
     A reader reads one policy: the limits bound all that it reads.
     """
 
-    def __init__(self, document: str, limits: DocumentLimits, follow: Follow, depth: int = 0) -> None:
+    def __init__(self, document: str, allowance: Allowance, follow: Follow, depth: int = 0) -> None:
         self._document = document
-        self._limits = limits
+        self._allowance = allowance
         self._follow = follow
         self._nodes = 0
         self.depth = depth
@@ -140,8 +154,8 @@ class PolicyReader:
         """
         place = self._visit(element)
         self.depth += 1
-        if self.depth > self._limits.xml.depth:
-            raise PolicyError(f"{place}: the policy is nested more than {self._limits.xml.depth} deep")
+        if self.depth > _DEPTH:
+            raise PolicyError(f"{place}: the policy is nested more than {_DEPTH} deep")
         try:
             return self._expression(element, place)
         finally:
@@ -152,10 +166,10 @@ class PolicyReader:
             return self._follow(element)
         if is_policy(element, "ExactlyOne"):
             alternatives = _unlike(chain.from_iterable(self.read(each) for each in inside(element)))
-            _bounded(len(alternatives), sum(map(len, alternatives)), self._limits, place)
+            self._allowance.charge(len(alternatives), sum(map(len, alternatives)), place)
             return alternatives
         if is_policy(element, "Policy", "All"):
-            return merge([self.read(each) for each in inside(element)], self._limits, place)
+            return merge([self.read(each) for each in inside(element)], self._allowance, place)
         if name_of(element)[0] in WSP:
             raise PolicyError(f"{place}: {local_name(element)} is no operator of WS-Policy")
         return self._assertion(element, place)
@@ -163,12 +177,13 @@ class PolicyReader:
     def _visit(self, element: Element) -> Place:
         place = Place(self._document, element.sourceline or 0)
         self._nodes += 1
-        _bounded(1, self._nodes, self._limits, place)
+        if self._nodes > self._allowance.limits.policy_nodes:
+            raise PolicyError(f"{place}: the policy has more than {self._nodes - 1} elements")
         return place
 
     def _assertion(self, element: Element, place: Place) -> Policy:
         operators = [each for each in inside(element) if is_policy(each, *OPERATORS)]
-        nested = merge(map(self.read, operators), self._limits, place) if operators else None
+        nested = merge(map(self.read, operators), self._allowance, place) if operators else None
         marks = {
             name.rpartition("}")[2]: str(value).strip() in _TRUE
             for name, value in _attributes(element)

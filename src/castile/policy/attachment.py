@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from typing import Final
 
 from castile.errors import PolicyError
 from castile.messages.policy import (
     NO_POLICY,
+    NOWHERE,
+    Allowance,
     Alternative,
     Assertion,
     Place,
@@ -56,10 +58,13 @@ class Attachments:
     def __init__(self, documents: Documents) -> None:
         self._documents = documents
         self._limits = documents.limits
+        self._allowance = Allowance(documents.limits)
         self._ids: dict[tuple[str, str], list[Element]] = {}
         self._names: dict[str, list[tuple[str, Element]]] = {}
         self._read: dict[tuple[str, Element], Policy] = {}
         self._open: dict[tuple[str, Element], PolicyReader] = {}
+        self._of: dict[Element, Policy] = {}
+        self._merged: dict[tuple[int, ...], tuple[Policy, list[Policy]]] = {}
         for location, root in documents:
             for namespace in WSP:
                 for policy in root.iter(f"{{{namespace}}}Policy"):
@@ -78,6 +83,22 @@ class Attachments:
         Raises `PolicyError` for a reference that leads nowhere or in a circle, for an edition
         that castile doesn't read, and beyond the limits.
         """
+        if element not in self._of:
+            self._of[element] = self.merged(self._parts(location, element), _place(location, element))
+        return self._of[element]
+
+    def merged(self, policies: Iterable[Policy], place: Place = NOWHERE) -> Policy:
+        """`merge`, made once for the same policies: most messages of a WSDL have the same ones."""
+        parts = [policy for policy in policies if policy != NO_POLICY]
+        if len(parts) < 2:
+            return parts[0] if parts else NO_POLICY
+        key = tuple(map(id, parts))
+        if key not in self._merged:
+            # With its parts, so that their ids stay theirs.
+            self._merged[key] = (merge(parts, self._allowance, place), parts)
+        return self._merged[key][0]
+
+    def _parts(self, location: str, element: Element) -> list[Policy]:
         parts: list[Policy] = []
         for child in inside(element):
             namespace, local = name_of(child)
@@ -93,7 +114,7 @@ class Attachments:
         for name in sorted(POLICY_URIS.intersection(element.keys())):
             for uri in str(element.get(name)).split():
                 parts.append(self._follow(location, element, uri))
-        return merge(parts, self._limits, _place(location, element))
+        return parts
 
     def policy(self, location: str) -> Policy:
         """The policy that a document is; its root must be ``wsp:Policy``."""
@@ -111,7 +132,7 @@ class Attachments:
             raise PolicyError(f"{place}: policies refer to each other more than {self._limits.imports} deep")
         reader = PolicyReader(
             location,
-            self._limits,
+            self._allowance,
             lambda reference: self._follow(location, reference, reference.get("URI") or ""),
             max((each.depth for each in self._open.values()), default=0),
         )
@@ -145,8 +166,9 @@ class Attachments:
         reason = self._documents.missing.get(resolve(location, uri.partition("#")[0])) if uri else None
         if reason is not None and not uri.startswith("#"):
             return start + f"which could not be had: {reason}"
-        known = sorted({name for where, name in self._ids if where == location} | set(self._names))
-        there = f"there are {', '.join(known[:5])}" if known else "no policy has an Id there"
+        known = chain((name for where, name in self._ids if where == location), self._names)
+        some = ", ".join(islice(known, 5))
+        there = f"there are {some}" if some else "no policy has an Id there"
         return start + f"which is nowhere to be found ({there})"
 
     def external(self) -> Iterator[Place]:
@@ -177,16 +199,18 @@ class Effective:
 
 
 def effective(
-    endpoint: Policy, messages: Mapping[tuple[str, Direction], Policy], documents: Documents, name: str
+    endpoint: Policy, messages: Mapping[tuple[str, Direction], Policy], attachments: Attachments, name: str
 ) -> Effective:
     """Merge the endpoint's policy into that of each message (WS-PolicyAttachment, 4.1).
 
     `messages` have what is attached to operation and message. What only an endpoint can have is
     moved there if all messages agree about it, else `PolicyError` (features PO-05).
     """
-    merged = _with(endpoint, messages, documents)
+    merged = {key: attachments.merged([endpoint, policy]) for key, policy in messages.items()}
     there = _of_endpoint(endpoint)
-    asked = {key: _of_endpoint(policy) for key, policy in merged.items() if policy and key[1] != "fault"}
+    unlike = {id(policy): policy for policy in merged.values()}
+    parts = {each: _of_endpoint(policy) for each, policy in unlike.items()}
+    asked = {key: parts[id(policy)] for key, policy in merged.items() if policy and key[1] != "fault"}
     if all(each == there for each in asked.values()):
         return Effective(endpoint, merged)
     stray = _stray(there, asked.values())
@@ -198,25 +222,15 @@ def effective(
             f"of {name}: it is the endpoint's (attach it to the binding)"
         )
     moved = tuple(dict.fromkeys(tuple(_ours(each)) for each in next(filter(None, merged.values()))))
-    whole = _consistent(merge([endpoint, moved], documents.limits, stray.place), stray)
+    whole = _consistent(attachments.merged([endpoint, moved], stray.place), stray)
     finding = Finding(
         "warning",
         "moved-to-endpoint",
         f"{stray.name} stands on every message of {name}: taken as the endpoint's, where it belongs",
         stray.place,
     )
-    return Effective(whole, _with(whole, messages, documents), (finding,))
-
-
-def _with(
-    endpoint: Policy, messages: Mapping[tuple[str, Direction], Policy], documents: Documents
-) -> dict[tuple[str, Direction], Policy]:
-    # Most messages of a WSDL have the same policy: one merge serves them.
-    done: dict[Policy, Policy] = {}
-    for policy in messages.values():
-        if policy not in done:
-            done[policy] = merge([endpoint, policy], documents.limits)
-    return {key: done[policy] for key, policy in messages.items()}
+    whole_messages = {key: attachments.merged([whole, policy]) for key, policy in messages.items()}
+    return Effective(whole, whole_messages, (finding,))
 
 
 def _ours(alternative: Alternative) -> Iterator[Assertion]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from castile.errors import CastileError, UsageError
 from castile.messages.policy import NOWHERE, Assertion, Place, Policy
@@ -13,6 +13,10 @@ from castile.versions import SOAPVersion
 
 Style = Literal["document", "rpc"]
 Use = Literal["literal", "encoded"]
+
+
+_CHOICES: Final = 40
+"""Ports that an error lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +141,8 @@ class Description:
             return found[0]
         rows = [f"{_named(each)} ({each.soap.name}, {each.address})" for each in self.ports]
         rows += [f"{_named(each)} (refused: {each.reason})" for each in self.refused]
+        if len(rows) > _CHOICES:
+            rows[_CHOICES:] = [f"and {len(rows) - _CHOICES} more"]
         if not rows:
             raise UsageError(f"{self.location}: the WSDL has no SOAP port")
         wanted = " and ".join(

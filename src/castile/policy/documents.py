@@ -49,6 +49,8 @@ class Documents:
         if location not in self._roots:
             if len(self._roots) >= self.limits.documents:
                 raise UsageError(f"{location}: more than {self.limits.documents} documents")
+            if sum(map(len, self._octets.values())) + len(octets) > self.limits.total_bytes:
+                raise UsageError(f"{location}: more than {self.limits.total_bytes} bytes of documents")
             try:
                 self._roots[location] = parse_document(octets, self.limits.xml)
             except Malformed as error:

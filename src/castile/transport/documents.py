@@ -96,11 +96,14 @@ class Loader:
         """Breadth first; references to policies last, since a name needs no document."""
         depths = {documents.location: 0}
         waiting: deque[str] = deque(depths)
+        known: tuple[int, frozenset[str]] = (0, frozenset())
         policies: deque[Reference] = deque()
         while waiting or policies:
             if not waiting:
                 reference = policies.popleft()
-                if reference.uri in names(documents):
+                if known[0] != len(documents):
+                    known = (len(documents), names(documents))
+                if reference.uri in known[1]:
                     continue
                 found = [reference]
             else:
