@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from castile.config import DocumentLimits
-from castile.messages.policy import Policy, PolicyReader
+from castile.messages.policy import Allowance, Policy, PolicyReader
 from castile.policy import EndpointPolicy, ProtectionPolicy
 from castile.policy.delivery import Delivery
 from castile.policy.description import Port
@@ -114,4 +114,4 @@ def _policies(root: Element) -> Iterator[Element]:
 
 
 def _normal(name: str, element: Element) -> Policy:
-    return PolicyReader(name, DocumentLimits(), lambda _: ((),)).read(element)
+    return PolicyReader(name, Allowance(DocumentLimits()), lambda _: ((),)).read(element)

@@ -7,7 +7,7 @@ from typing import Final
 
 from castile import xml
 from castile.config import DocumentLimits, Limits
-from castile.messages.policy import Alternative, Policy, PolicyReader
+from castile.messages.policy import Allowance, Alternative, Policy, PolicyReader
 from castile.policy import Direction, EndpointPolicy
 from castile.policy.description import Operation, Port
 from castile.policy.parse import read
@@ -53,5 +53,5 @@ def _directions(operation: Operation) -> list[tuple[str, Direction]]:
 
 def _through(rendered: Rendered, alternative: Alternative) -> Alternative:
     element = xml.parse(rendered.xml(alternative), Limits())
-    (found,) = PolicyReader("written.xml", DocumentLimits(), lambda _: ((),)).read(element)
+    (found,) = PolicyReader("written.xml", Allowance(DocumentLimits()), lambda _: ((),)).read(element)
     return found
