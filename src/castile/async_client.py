@@ -36,7 +36,11 @@ class AsyncClient(Front):
     @property
     def sequence(self) -> AsyncSequence:
         """See `Client.sequence`."""
-        return AsyncSequence(self._sequences())
+        return self.sequence_for("")
+
+    def sequence_for(self, name: str) -> AsyncSequence:
+        """See `Client.sequence_for`."""
+        return AsyncSequence(self, self._sequences(), name)
 
     @property
     def context(self) -> AsyncContext | None:
@@ -119,26 +123,58 @@ class AsyncContext(Context):
 
 
 class AsyncSequence:
-    """``client.sequence`` of an `AsyncClient`."""
+    """``client.sequence`` and ``client.sequence_for(name)`` of an `AsyncClient`."""
 
-    def __init__(self, pump: Pump) -> None:
+    def __init__(self, client: Front, pump: Pump, name: str) -> None:
+        self._client = client
         self._pump = pump
+        self._name = name
+
+    async def call_raw(
+        self, action: str, body: Body, *, key: str | None = None, timeout: float | None = None
+    ) -> bytes:
+        """See `ClientSequence.call_raw`."""
+        return await looping(self._client._call(action, body, key, timeout, self._name))
+
+    async def send_raw(self, action: str, body: Body, *, key: str | None = None) -> None:
+        """See `ClientSequence.send_raw`."""
+        await looping(self._client._send(action, body, key, self._name))
+
+    async def call(
+        self,
+        operation: str,
+        arguments: Given = None,
+        /,
+        *,
+        key: str | None = None,
+        timeout: float | None = None,
+        **named: object,
+    ) -> object:
+        """See `ClientSequence.call`."""
+        request = self._client._call_typed(operation, arguments, named, key, timeout, self._name)
+        return await looping(request)
+
+    async def send(
+        self, operation: str, arguments: Given = None, /, *, key: str | None = None, **named: object
+    ) -> None:
+        """See `ClientSequence.send`."""
+        await looping(self._client._send_typed(operation, arguments, named, key, self._name))
 
     async def wait_until_acknowledged(self, timeout: float | None = None) -> bool:
         """See `ClientSequence.wait_until_acknowledged`."""
-        return await looping(acknowledged(self._pump, timeout))
+        return await looping(acknowledged(self._pump, timeout, self._name))
 
     async def wait_until_completed(self, timeout: float | None = None) -> bool:
         """See `ClientSequence.wait_until_completed`."""
-        return await looping(completed(self._pump, timeout))
+        return await looping(completed(self._pump, timeout, self._name))
 
     async def close(self, timeout: float = 30.0) -> None:
         """See `ClientSequence.close`."""
-        await looping(ended(self._pump, timeout))
+        await looping(ended(self._pump, timeout, self._name))
 
     async def report(self) -> dict[str, object]:
         """See `ClientSequence.report`."""
-        return await looping(reported(self._pump))
+        return await looping(reported(self._pump, self._name))
 
 
 __all__ = ["AsyncClient", "AsyncContext", "AsyncSequence"]

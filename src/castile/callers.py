@@ -22,6 +22,8 @@ class Call:
     """Seconds."""
     deadline: float
     """Ticks."""
+    sequence: str = ""
+    """Name of the sequence that it is numbered in."""
     reply: Future[ReplyRow] = field(default_factory=Future)
     joined: str = ""
     """MessageID of what it waits for."""

@@ -53,7 +53,16 @@ class Client(Front):
     @property
     def sequence(self) -> ClientSequence:
         """The default sequence. Raises `NotReliable` where the policy has none."""
-        return ClientSequence(self._sequences())
+        return self.sequence_for("")
+
+    def sequence_for(self, name: str) -> ClientSequence:
+        """Another sequence to the same endpoint: what is sent in it has an order, and waits, by itself.
+
+        Its name is the application's, and the same after a restart: the next process makes a new
+        sequence of this name, once what an earlier one left is finished. Raises `NotReliable` where
+        the policy has no sequences.
+        """
+        return ClientSequence(self, self._sequences(), name)
 
     @property
     def context(self) -> ClientContext | None:
@@ -166,10 +175,42 @@ class ClientContext(Context):
 
 
 class ClientSequence:
-    """``client.sequence``: the default sequence under the caller's hand (features 4.10)."""
+    """``client.sequence`` and ``client.sequence_for(name)``: a sequence under the caller's hand
+    (features 4.10)."""
 
-    def __init__(self, pump: Pump) -> None:
+    def __init__(self, client: Front, pump: Pump, name: str) -> None:
+        self._client = client
         self._pump = pump
+        self._name = name
+
+    def call_raw(
+        self, action: str, body: Body, *, key: str | None = None, timeout: float | None = None
+    ) -> bytes:
+        """`Client.call_raw`, in this sequence."""
+        return blocking(self._client._call(action, body, key, timeout, self._name))
+
+    def send_raw(self, action: str, body: Body, *, key: str | None = None) -> None:
+        """`Client.send_raw`, in this sequence."""
+        blocking(self._client._send(action, body, key, self._name))
+
+    def call(
+        self,
+        operation: str,
+        arguments: Given = None,
+        /,
+        *,
+        key: str | None = None,
+        timeout: float | None = None,
+        **named: object,
+    ) -> object:
+        """`Client.call`, in this sequence."""
+        return blocking(self._client._call_typed(operation, arguments, named, key, timeout, self._name))
+
+    def send(
+        self, operation: str, arguments: Given = None, /, *, key: str | None = None, **named: object
+    ) -> None:
+        """`Client.send`, in this sequence."""
+        blocking(self._client._send_typed(operation, arguments, named, key, self._name))
 
     def wait_until_acknowledged(self, timeout: float | None = None) -> bool:
         """True once every message submitted so far is acknowledged and every call answered.
@@ -177,23 +218,23 @@ class ClientSequence:
         False at the time-out (seconds; None: for ever), with nothing changed. Raises `InDoubt`
         with the numbers, and the digests of what is in them, if the sequence failed.
         """
-        return blocking(acknowledged(self._pump, timeout))
+        return blocking(acknowledged(self._pump, timeout, self._name))
 
     def wait_until_completed(self, timeout: float | None = None) -> bool:
         """`wait_until_acknowledged`, then close and terminate it, all in `timeout` seconds.
 
         True once it is terminated: nothing of it is left but that it was. False at the time-out.
         """
-        return blocking(completed(self._pump, timeout))
+        return blocking(completed(self._pump, timeout, self._name))
 
     def close(self, timeout: float = 30.0) -> None:
         """Close and terminate it: no more messages. Raises `UsageError` while messages are
         unacknowledged."""
-        blocking(ended(self._pump, timeout))
+        blocking(ended(self._pump, timeout, self._name))
 
     def report(self) -> dict[str, object]:
         """Its state, numbers, acknowledgements and last error (RM-132), ready for JSON."""
-        return blocking(reported(self._pump))
+        return blocking(reported(self._pump, self._name))
 
 
 __all__ = ["Client", "ClientContext", "ClientSequence", "Reply", "Unfinished"]

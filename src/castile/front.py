@@ -281,21 +281,23 @@ class Front:
             raise NotReliable("the endpoint's policy has no reliable messaging, so there is no sequence")
         return self._pump
 
-    async def _call(self, action: str, body: Body, key: str | None, timeout: float | None) -> bytes:
+    async def _call(
+        self, action: str, body: Body, key: str | None, timeout: float | None, sequence: str = ""
+    ) -> bytes:
         content, seconds = self._content(body), self._timeout if timeout is None else timeout
         if not self._reliable(key):
             return await self._pump.direct(action, content, seconds, two_way=True)
-        reply = await self._pump.call(action, content, seconds, key)
+        reply = await self._pump.call(action, content, seconds, key, sequence)
         self._pump.consumed(reply)
         fault = self._fault(reply)
         if fault is not None:
             raise FaultReceived(fault, authenticated=self._party.policy.application is not None)
         return reply.body
 
-    async def _send(self, action: str, body: Body, key: str | None) -> None:
+    async def _send(self, action: str, body: Body, key: str | None, sequence: str = "") -> None:
         content = self._content(body)
         if self._reliable(key):
-            await self._pump.send(action, content, key)
+            await self._pump.send(action, content, key, sequence)
         else:
             await self._pump.direct(action, content, self._timeout, two_way=False)
 
@@ -306,20 +308,21 @@ class Front:
         named: Mapping[str, object],
         key: str | None,
         timeout: float | None,
+        sequence: str = "",
     ) -> object:
         request = self._request(operation, given, named, two_way=True)
         try:
-            content = await self._call(request.action, request.body, key, timeout)
+            content = await self._call(request.action, request.body, key, timeout, sequence)
         except FaultReceived as fault:
             request.explain(fault)
             raise
         return request.result(content)
 
     async def _send_typed(
-        self, operation: str, given: Given, named: Mapping[str, object], key: str | None
+        self, operation: str, given: Given, named: Mapping[str, object], key: str | None, sequence: str = ""
     ) -> None:
         request = self._request(operation, given, named, two_way=False)
-        await self._send(request.action, request.body, key)
+        await self._send(request.action, request.body, key, sequence)
 
     def _preview(self, operation: str, given: Given, named: Mapping[str, object]) -> Preview:
         request = self._request(operation, given, named, two_way=None)
@@ -388,10 +391,10 @@ class Front:
 
     async def _finish(self) -> None:
         pump, timers = self._pump, self._party.settings.timers
-        key, retired = pump.key, pump.retired
-        if key is not None:
-            if not await acknowledged(pump, timers.close_timeout):
-                self._leave(await pump.commit(lambda tx: tx.outbox(key)))
+        retired = pump.retired
+        for name, key in list(pump.keys.items()):
+            if not await acknowledged(pump, timers.close_timeout, name):
+                self._leave(await pump.commit(lambda tx: tx.outbox(key)))  # noqa: B023 - it runs here
                 return
             await pump.finish(key, timers.close_timeout)
         if retired.keys:
@@ -498,10 +501,10 @@ class Context:
         return f"<security context {self.identifier}, {self.state}, until {self.expires:%Y-%m-%dT%H:%M:%SZ}>"
 
 
-async def acknowledged(pump: Pump, timeout: float | None) -> bool:
-    """Whether all that was submitted so far to the default sequence is acknowledged, and answered,
-    within so many seconds."""
-    record = await _record(pump)
+async def acknowledged(pump: Pump, timeout: float | None, name: str) -> bool:
+    """Whether all that was submitted so far to the sequence of this name is acknowledged, and
+    answered, within so many seconds."""
+    record = await _record(pump, name)
     highest, key = record.state.highest, record.state.key
     deadline = pump.now().tick + (timeout if timeout is not None else 1e9)
 
@@ -518,29 +521,29 @@ async def acknowledged(pump: Pump, timeout: float | None) -> bool:
     return await pump.wait(ready, deadline)
 
 
-async def completed(pump: Pump, timeout: float | None) -> bool:
+async def completed(pump: Pump, timeout: float | None, name: str) -> bool:
     """`acknowledged`, then closed and terminated."""
     until = pump.now().tick + (timeout if timeout is not None else 1e9)
-    if not await acknowledged(pump, timeout):
+    if not await acknowledged(pump, timeout, name):
         return False
-    key = (await _record(pump)).state.key
+    key = (await _record(pump, name)).state.key
     ended = await pump.finish(key, max(0.0, until - pump.now().tick))
     return ended.state.phase is source.Phase.TERMINATED
 
 
-async def ended(pump: Pump, timeout: float) -> None:
-    """Close and terminate the default sequence."""
-    await pump.finish((await _record(pump)).state.key, timeout)
+async def ended(pump: Pump, timeout: float, name: str) -> None:
+    """Close and terminate the sequence of this name."""
+    await pump.finish((await _record(pump, name)).state.key, timeout)
 
 
-async def reported(pump: Pump) -> dict[str, object]:
-    """What the default sequence is like now."""
-    record = await _record(pump)
+async def reported(pump: Pump, name: str) -> dict[str, object]:
+    """What the sequence of this name is like now."""
+    record = await _record(pump, name)
     return await pump.commit(lambda tx: report(tx, record))
 
 
-async def _record(pump: Pump) -> SourceRecord:
-    key = pump.key
+async def _record(pump: Pump, name: str) -> SourceRecord:
+    key = pump.keys.get(name)
     record = await pump.commit(lambda tx: tx.source(key)) if key else None
     if record is None:
         raise SequenceUnknown("no message was sent yet, so there is no sequence")

@@ -50,7 +50,7 @@ def preview(pump: Pump, action: str, body: bytes, *, two_way: bool) -> Preview:
 
 def _sequence(pump: Pump) -> tuple[Header, ...]:
     """The number that the next message would have."""
-    edition, key = pump.party.policy.reliability, pump.key
+    edition, key = pump.party.policy.reliability, pump.keys.get("")
     if edition is None:
         return ()
     record = pump.party.run(lambda tx: tx.source(key)) if key is not None else None

@@ -77,8 +77,8 @@ class Pump:
     party: Party
     carrier: Carrier
     on_reply: Callable[[ReplyRow], None] | None = None
-    key: str | None = None
-    """The default sequence of this process."""
+    keys: dict[str, str] = field(default_factory=dict)
+    """The sequences of this process by their names; "" is the default one."""
     conversations: Conversations = field(init=False)
     retired: Retired = field(init=False)
     doubts: Doubts = field(init=False)
@@ -135,11 +135,11 @@ class Pump:
 
     # messages
 
-    async def sequence(self) -> str:
-        """The default sequence, made in the store if there is none that takes messages."""
+    async def sequence(self, name: str) -> str:
+        """The sequence of this name, made in the store if there is none that takes messages."""
         while True:
             async with self._choosing.within():
-                now, stale = self.now(), self.key
+                now, stale = self.now(), self.keys.get(name)
 
                 def step(tx: Transaction) -> str | None:
                     record = requests.readable(tx, stale)  # noqa: B023 - it runs before the next turn
@@ -147,7 +147,7 @@ class Pump:
                         return record.state.key
                     if record is not None and self._retirable(record):
                         return None
-                    record = requests.new_sequence(self.party, tx, now)  # noqa: B023
+                    record = requests.new_sequence(self.party, tx, now, name)  # noqa: B023
                     if not self.retired.clear.is_open():
                         for row in tx.outbox(record.state.key):
                             tx.update_outbox(row.message_id, due=None)
@@ -155,7 +155,7 @@ class Pump:
 
                 key = await self.commit(step)
                 if key is not None:
-                    self.key = key
+                    self.keys[name] = key
                     return key
             self.retire(stale or "")
 
@@ -176,7 +176,7 @@ class Pump:
         self.retired.add(key)
         self._rouse()
 
-    async def send(self, action: str, body: bytes, call: str | None = None) -> None:
+    async def send(self, action: str, body: bytes, call: str | None = None, name: str = "") -> None:
         """Number a one-way message and make it durable; with the key of an earlier one, nothing.
 
         Raises `InDoubt` where the earlier one has failed: then its key is free again.
@@ -193,12 +193,14 @@ class Pump:
             )
 
         async with self._freeing(call):
-            found = (await self.commit(earlier) if call else None) or await self._numbered(step)
+            found = (await self.commit(earlier) if call else None) or await self._numbered(step, name)
             self._rouse()
             if call and isinstance(found, OutboxRow):
                 await self._check_failed(found)
 
-    async def call(self, action: str, body: bytes, timeout: float, call: str | None = None) -> ReplyRow:
+    async def call(
+        self, action: str, body: bytes, timeout: float, call: str | None = None, name: str = ""
+    ) -> ReplyRow:
         """Send a message and wait for its reply; with the key of an earlier `call`, for its reply.
 
         Raises `InDoubt` at the time-out, with the number; the message stays in the outbox. An
@@ -206,7 +208,7 @@ class Pump:
         may have been handled, or may still be. Where the sequence has failed, the key is free again
         once that is told.
         """
-        asked = Call(action, body, call, timeout, self.now().tick + timeout)
+        asked = Call(action, body, call, timeout, self.now().tick + timeout, name)
         try:
             async with self._freeing(call):
                 return await self._call(asked)
@@ -234,7 +236,7 @@ class Pump:
             self.callers.join(asked, row)
             return _Own(row, self._rendered(tx, row, now))
 
-        found = await self._numbered(step)
+        found = await self._numbered(step, asked.sequence)
         if not isinstance(found, _Own):
             return await self._joined(found, asked)
         row = found.row
@@ -264,18 +266,18 @@ class Pump:
             self._rouse()
         self.callers.leave(asked)
 
-    async def _numbered(self, step: Callable[[Transaction, str], T]) -> T:
-        """Number a message in the default sequence: one step, where there is one that takes it."""
+    async def _numbered(self, step: Callable[[Transaction, str], T], name: str) -> T:
+        """Number a message in the sequence of this name: one step, where there is one that takes it."""
 
         def current(tx: Transaction) -> T | None:
-            key = self.key
+            key = self.keys.get(name)
             record = requests.readable(tx, key)
             if key is None or record is None or not self._takes(record):
                 return None
             return step(tx, key)
 
         while (found := await self.commit(current)) is None:
-            await self.sequence()  # which another thread may end meanwhile
+            await self.sequence(name)  # which another thread may end meanwhile
         return found
 
     def _rendered(self, tx: Transaction, row: OutboxRow, now: Now) -> Outgoing | None:
@@ -286,9 +288,7 @@ class Pump:
             return None
 
     def _again(self, tx: Transaction, asked: Call) -> OutboxRow | ReplyRow | None:
-        known = requests.call_again(
-            self.party, tx, asked.key or "", asked.action, asked.body, two_way=True
-        )
+        known = requests.call_again(self.party, tx, asked.key or "", asked.action, asked.body, two_way=True)
         if isinstance(known, OutboxRow):
             self.callers.join(asked, known)
         return known
@@ -453,9 +453,7 @@ class Pump:
     async def _receive(self, row: OutboxRow, payload: bytes, confirmations: Confirmations) -> None:
         """The walk in, for the answer on this row's exchange."""
         moment = self.party.now()
-        inbound: Inbound = read(
-            self.party, payload, moment, request=False, confirmations=confirmations
-        )
+        inbound: Inbound = read(self.party, payload, moment, request=False, confirmations=confirmations)
         now = self.now()
 
         def step(tx: Transaction) -> Answered:

@@ -90,6 +90,9 @@ def test_both_clients_have_the_same_methods(sync: type) -> None:
         if isinstance(method, property):
             assert isinstance(other, property)
             continue
+        if name == "sequence_for":  # it only names one
+            assert inspect.signature(method).parameters == inspect.signature(other).parameters
+            continue
         assert inspect.iscoroutinefunction(other), name
         assert not inspect.iscoroutinefunction(method), name
         assert inspect.signature(method) == inspect.signature(other), name

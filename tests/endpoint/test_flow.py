@@ -301,7 +301,7 @@ def test_a_sequence_without_messages_ends_without_a_last_number(pairs: Pairs) ->
     """None is acknowledged, and LastMsgNumber is absent from both (WCF R1302)."""
     pair = pairs("1.3")
     client = pair.client()
-    key = blocking(client._pump.sequence())
+    key = blocking(client._pump.sequence(""))
     assert blocking(client._pump._open(key, client._pump.now().tick + 10))
     client.close()
     assert pair.network.actions == [*BEGINNING, *ENDING["1.3"], *CANCEL]

@@ -129,7 +129,7 @@ def test_a_failed_call_frees_its_key_once_it_is_told(pair: Pair, tmp_path: Path,
     with nullcontext() if one_way else pytest.raises(castile.InDoubt, match="stays in the outbox"):
         again(client)
     assert client.context is not None or one_way
-    key = client._pump.key or ""
+    key = client._pump.keys[""]
     now = client._pump.now()
     client._pump.tell_failed(client._pump.run(lambda tx: requests.give_up(tx, key, "given up", now)))
     client.close(keep=True)

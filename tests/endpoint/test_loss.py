@@ -312,7 +312,7 @@ def test_a_gap_holds_later_messages_within_the_window(pairs: Pairs) -> None:
         return "drop-request" if held and first and first.number == 1 else None
 
     client = pair.client()
-    blocking(client._pump.sequence())
+    blocking(client._pump.sequence(""))
     pair.network.fate = fate
     for number in range(1, 11):
         client.send_raw("urn:test/Tell", body(number))
