@@ -42,6 +42,7 @@ from castile.errors import (
 from castile.messages import soap
 from castile.policy import EndpointPolicy
 from castile.policy.lint import check
+from castile.policy.parse import Held
 from castile.previewing import Preview, preview
 from castile.protocol import source
 from castile.protocol.conversation import Conversation
@@ -141,6 +142,16 @@ class _Identity:
         return cls(username, credential, load_trust(trust), certificate)
 
 
+def _held(
+    credentials: Credential | Sequence[Credential] | None, service_certificate: CertificateSource | None
+) -> Held:
+    """Which credentials there are, by the names that a policy's reading has for them."""
+    rows = (credentials,) if isinstance(credentials, Credential) else credentials or ()
+    held = {"username": Username, "certificate": Certificate}
+    names = [name for name, kind in held.items() if any(isinstance(row, kind) for row in rows)]
+    return (*names, "service-certificate") if service_certificate is not None else tuple(names)
+
+
 def _credentials(
     given: Credential | Sequence[Credential] | None,
 ) -> tuple[tuple[str, str] | None, CertificateKey | None]:
@@ -211,7 +222,9 @@ class Front:
         self._http = http or HTTPClient(settings.limits, settings.timers, clock=clock)
         self._on_reply = on_reply
         wanted = (str(address), policy, service, port, settings.limits)
-        self._target = endpoint = cache(partial(target, *wanted, strict=validate == "strict"))
+        held = _held(credentials, service_certificate)
+        strict = validate == "strict"
+        self._target = endpoint = cache(partial(target, *wanted, held=held, strict=strict))
 
         @cache
         def identity() -> _Identity:

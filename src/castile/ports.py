@@ -8,15 +8,19 @@ from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from castile.errors import PolicyError, QName, UsageError
+from castile.errors import QName, UsageError
 from castile.policy import EndpointPolicy
 from castile.policy.lint import check
+from castile.policy.parse import read
+from castile.policy.render import Rendered, render
+from castile.policy.sets import policy_set
 
 if TYPE_CHECKING:
     from castile.typed.contract import Contract, Port
     from castile.typed.publishing import Publisher
 
-Policies = EndpointPolicy | Sequence[EndpointPolicy]
+Policies = EndpointPolicy | str | Sequence[EndpointPolicy | str]
+"""A policy or the name of a set, or several."""
 PortPolicies = Policies | Mapping[str, Policies] | None
 
 
@@ -25,6 +29,8 @@ class Offer:
     """One policy at one path."""
 
     policy: EndpointPolicy
+    given: bool = True
+    """By the program, and not by the WSDL."""
     path: str | None = None
     """Below the mount; None: any."""
     port: Port | None = None
@@ -34,18 +40,6 @@ class Offer:
         """Its URL in a service that is at `base`."""
         own = path if self.path is None else self.path
         return base.rstrip("/") + own if own else base
-
-    @property
-    def words(self) -> str:
-        """The port's name and what its policy asks for."""
-        policy, name = self.policy, "" if self.port is None else f"{self.port.name}: "
-        section = policy.bootstrap or policy.application
-        secured = "no security"
-        if section is not None:
-            kind = "security context" if policy.has_contexts else "certificates"
-            secured = f"{kind}, {section.suite.name}" + (", user and password" if section.username else "")
-        reliable = "" if policy.reliability is None else ", reliable"
-        return f"{name}{policy.dialect}; {secured}{reliable}"
 
     @property
     def implied(self) -> Callable[[str | None, QName | None], str]:
@@ -72,7 +66,7 @@ def offers(policy: PortPolicies, contract: Contract | None) -> tuple[Offer, ...]
     paths = {port.name: urlsplit(port.described.address).path or "/" for port in ports}
     one = len(set(paths.values())) == 1
     return tuple(
-        Offer(replace(each, soap=port.soap), None if one else paths[port.name], port)
+        Offer(replace(each, soap=port.soap), policy is not None, None if one else paths[port.name], port)
         for port in ports
         for each in _of(policy, port)
     )
@@ -83,9 +77,8 @@ def _of(policy: PortPolicies, port: Port) -> tuple[EndpointPolicy, ...]:
         return _several(policy[port.name])
     if policy is not None:
         return _several(policy)
-    if port.asks:
-        raise PolicyError(f"the WSDL has policies: say what {port.name} asks for with policy=")
-    return (EndpointPolicy.of(soap=port.soap, reliable=False, secure=False, addressed=False),)
+    # A service meets its own WSDL to the letter.
+    return (read(port.described, strict=True).policy,)
 
 
 def plain_twins(given: Sequence[Offer]) -> tuple[Offer, ...]:
@@ -107,14 +100,19 @@ def addresses(given: Sequence[Offer], base: str, path: str) -> dict[tuple[str, s
 
 
 def publisher(contract: Contract, given: Sequence[Offer]) -> Publisher:
-    """What publishes these offers of a contract."""
+    """What publishes these offers of a contract, with the policies that a program gave."""
+    from castile.typed.attaching import Attaching
     from castile.typed.publishing import Publisher
 
-    return Publisher(contract, tuple(offer.port for offer in given if offer.port is not None))
+    rendered: dict[str, Rendered] = {}
+    for offer in given:  # of several policies the first is what clients are made for
+        if offer.port is not None and offer.given:
+            rendered.setdefault(offer.port.described.binding, render(offer.policy))
+    return Publisher(contract, Attaching(contract, rendered) if rendered else None)
 
 
 def _several(policy: Policies) -> tuple[EndpointPolicy, ...]:
-    rows = (policy,) if isinstance(policy, EndpointPolicy) else tuple(policy)
+    rows = (policy,) if isinstance(policy, EndpointPolicy | str) else tuple(policy)
     if not rows:
         raise UsageError("policy= is empty: a service takes at least one")
-    return tuple(map(check, rows))
+    return tuple(check(policy_set(each) if isinstance(each, str) else each) for each in rows)

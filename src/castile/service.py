@@ -46,6 +46,7 @@ from castile.endpoint.replies import acknowledgement_reply
 from castile.errors import PeerError, PolicyError, Retry, SecurityFailure, StoreError, UsageError
 from castile.messages.addressing import reference_headers
 from castile.messages.soap import Envelope
+from castile.policy.words import words
 from castile.ports import PortPolicies, addresses, offers, plain_twins, publisher
 from castile.security.keys import ContextKey
 from castile.store import Store, Transaction
@@ -222,7 +223,9 @@ class Service:
 
     def offered(self, base: str) -> list[tuple[str, str]]:
         """The URL of each port of a service at `base`, and what it asks for, in words."""
-        return [(each.address(self._public_url or base), each.words) for each in self._offers]
+        return [
+            (each.address(self._public_url or base), "; ".join(words(each.policy))) for each in self._offers
+        ]
 
     @property
     def store(self) -> Store:

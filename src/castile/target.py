@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from castile.config import Limits
-from castile.errors import PolicyError, UsageError
+from castile.errors import UsageError
 from castile.policy import EndpointPolicy
+from castile.policy.parse import Held
+from castile.policy.parse import read as read_policy
 
 if TYPE_CHECKING:
     from castile.typed.calling import Calls, Request
-    from castile.typed.contract import Port
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +62,13 @@ def target(
     port: str | None,
     limits: Limits,
     *,
+    held: Held,
     strict: bool,
 ) -> Target:
     """The endpoint that a client's arguments mean; a WSDL is loaded for it.
 
-    Raises `UsageError` for a WSDL that can't be used, `PolicyError` where it doesn't say what the
-    endpoint asks for, `TransportError` where it can't be fetched.
+    `held`: the credentials that it has. Raises `UsageError` for a WSDL that can't be used,
+    `PolicyError` for a policy that can't be met, `TransportError` where the WSDL can't be fetched.
     """
     if not is_wsdl(source, policy):
         if policy is None or service is not None or port is not None:
@@ -79,17 +81,12 @@ def target(
 
     contract = read(Loader().load(source))
     chosen = contract.port(service, port)
-    policy = _policy(chosen) if policy is None else replace(policy, soap=chosen.soap)
+    policy = read_policy(chosen.described, held).policy if policy is None else policy
+    policy = replace(policy, soap=chosen.soap)
     if not chosen.described.address:
         raise UsageError(f"the port {chosen.name} of the WSDL has no address")
     calls = Calls(contract, chosen, limits, addressed=policy.addressed, strict=strict)
     return Target(chosen.described.address, policy, calls)
-
-
-def _policy(port: Port) -> EndpointPolicy:
-    if port.asks:
-        raise PolicyError(f"the WSDL has policies: say what {port.name} asks for with policy=")
-    return EndpointPolicy.of(soap=port.soap, reliable=False, secure=False, addressed=False)
 
 
 __all__ = ["Target", "is_wsdl", "target"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,12 +11,17 @@ import pytest
 import zeep
 
 import castile
+from castile.config import Limits
 from castile.policy.documents import Documents, references
+from castile.policy.parse import read as policy_of
+from castile.policy.sets import policy_set
+from castile.policy.wsdl import describe
 from castile.transport.documents import Loader
-from castile.typed import Contract, read
+from castile.typed import Codec, Contract, read
 from tests.edges.test_asgi import asked, scope
-from tests.service.plain import bank
-from tests.typed.contracts import FOLDER, contract
+from tests.endpoint.pair import USERS, certificate, identity
+from tests.service.plain import SOAP_1_2, bank
+from tests.typed.contracts import BODIES, FOLDER, contract
 
 
 def got(service: castile.Service, query: str, *, path: str = "/bank", host: str = "bank.example") -> Any:
@@ -49,6 +55,8 @@ def test_what_is_published_says_what_was_given(query: str, name: str) -> None:
     documents = fetched(service, f"http://bank.example/bank?{query}")
     published = read(documents)
     assert facts(published) == facts(contract(name))
+    echo = Codec(published, Limits()).operation(published.ports[0].operations["Enrol"])
+    assert echo.decode_request(BODIES["Enrol"].encode())["phone"] == "+44123"
     assert {port.described.address for port in published.ports} == {"http://bank.example/bank"}
     assert documents.missing == {}
     assert (len(documents) == 1) == (query == "singleWsdl")
@@ -123,3 +131,56 @@ def test_links_lead_to_documents_of_the_service() -> None:
     for at, document in root:
         for reference in references(at, document):
             assert reference.location.startswith("http://bank.example/bank?")
+
+
+KEYS: dict[str, Any] = {
+    "partial": True,
+    "credentials": castile.Certificate(identity("service")),
+    "users": USERS,
+    "trust": [certificate()],
+}
+POLICIES: dict[str, castile.EndpointPolicy | str] = {
+    "plain": castile.EndpointPolicy.of(secure=False, reliable=False, addressed=False),
+    "addressed": castile.EndpointPolicy.of(secure=False, reliable=False),
+    "reliable": castile.EndpointPolicy.of("2005", secure=False),
+    "wcf-wshttp-username": "wcf-wshttp-username-direct",
+    "cxf-rm": "cxf-rm",
+    "1.3": castile.EndpointPolicy.of("1.3"),
+    "2005": castile.EndpointPolicy.of("2005"),
+    "certificate": castile.EndpointPolicy.of("1.3", bootstrap="certificate"),
+    "mutual": castile.EndpointPolicy.of("1.3", bootstrap="mutual"),
+}
+
+
+@pytest.mark.row("SV-08")
+@pytest.mark.parametrize("query", ["wsdl", "singleWsdl"])
+@pytest.mark.parametrize("name", POLICIES)
+def test_what_is_published_is_the_policy_in_force(name: str, query: str) -> None:
+    """Parsed again it is what the program gave."""
+    given = POLICIES[name]
+    service = castile.Service(
+        FOLDER / "bank.wsdl",
+        policy={"Soap12": given},
+        **KEYS,
+    )
+    documents = fetched(service, f"http://bank.example/bank?{query}")
+    [port] = describe(documents).ports
+    wanted = policy_set(given) if isinstance(given, str) else given
+    # A service takes either, with and without the header; WS-Policy has a word for neither.
+    told = replace(wanted, soap=SOAP_1_2, uses_sequence_str=wanted.sequence_token == "require")
+    if wanted.reliability is None or not wanted.reliability.can_close:
+        told = replace(told, uses_sequence_str=wanted.uses_sequence_str)
+    assert policy_of(port, strict=True).policy == told
+
+
+@pytest.mark.row("SV-01")
+def test_the_wsdl_s_own_policy_is_in_force(tmp_path: Path) -> None:
+    """What is published for a policy serves as a WSDL again, with nothing said in the program."""
+    first = castile.Service(FOLDER / "bank.wsdl", policy={"Soap12": "wcf-wshttp-username-direct"}, **KEYS)
+    path = tmp_path / "again.wsdl"
+    path.write_bytes(got(first, "singleWsdl").body)
+    second = castile.Service(path, **KEYS)
+    [offer] = second._offers
+    assert offer.policy == policy_set("wcf-wshttp-username-direct")
+    again = describe(fetched(second, "http://bank.example/bank?singleWsdl"))
+    assert policy_of(again.ports[0], strict=True).policy == offer.policy

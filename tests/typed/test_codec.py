@@ -191,3 +191,17 @@ def test_a_wsdl_that_isn_t_whole(tmp_path: Path, old: str, new: str, told: str) 
     (tmp_path / "bank.wsdl").write_text(text.replace(old, new), "utf-8")
     with pytest.raises(UsageError, match=told):
         Codec(read(Loader().load(tmp_path / "bank.wsdl")), Limits())
+
+
+def test_prefixes_that_only_values_use(tmp_path: Path) -> None:
+    """A generator declares a prefix where a value needs it, though the root has another for the same."""
+    text = (FOLDER / "rpc.wsdl").read_text("utf-8")
+    text = text.replace(
+        '<xs:element name="Add" type="xs:string"/>',
+        '<xs:element xmlns:q2="http://www.w3.org/2001/XMLSchema" name="Add" type="q2:string"/>'
+        '<xs:element xmlns:q1="urn:sums:types" name="Point" type="q1:Point"/>',
+    )
+    (tmp_path / "rpc.wsdl").write_text(text, "utf-8")
+    found = read(Loader().load(tmp_path / "rpc.wsdl"))
+    add = Codec(found, Limits()).operation(found.ports[0].operations["Add"])
+    assert add.decode_request(BODIES["Add"].encode()) == {"a": 1, "b": 2}

@@ -14,10 +14,11 @@ from typing import Final
 from lxml import etree
 
 from castile import xml
+from castile.config import DocumentLimits
 from castile.errors import UsageError
 from castile.policy.documents import kind_of
-from castile.typed.contract import WSDL, XSD, Contract, Port, location
-from castile.typed.schema import XML, Schemas, alone
+from castile.typed.contract import WSDL, XSD, Contract, location
+from castile.typed.schema import XML, Schemas, written
 from castile.xml import Element
 
 _PRIVATE: Final = (
@@ -41,10 +42,10 @@ Attach = Callable[[Element], None]
 
 
 class Publisher:
-    """A contract's documents for clients. `attach`: what else a WSDL of it is to say."""
+    """A contract's documents for clients. `attach` is given each WSDL, to say what is in force."""
 
-    def __init__(self, contract: Contract, ports: tuple[Port, ...], attach: Attach | None = None) -> None:
-        self._contract, self._ports, self._attach = contract, ports, attach
+    def __init__(self, contract: Contract, attach: Attach | None = None) -> None:
+        self._contract, self._attach = contract, attach
         self._queries: dict[str, str] = {}
         for at, document in contract.documents:
             kind = kind_of(document) or "xsd"
@@ -87,36 +88,31 @@ class Publisher:
         """
         at = self._contract.documents.location
         root = self._root(at)
-        single = alone(root)
-        for child in list(single):
-            if child.tag == f"{{{WSDL}}}types":
-                single.remove(child)
-        types = etree.Element(f"{{{WSDL}}}types")
-        types.extend(each for each in Schemas(self._contract).documents if each.get("targetNamespace") != XML)
-        single.insert(0, types)
-        self._inline(single, root, at, url, {at})
-        return self._public(single, addresses)
+        parts = [each for each in Schemas(self._contract).documents if each.get("targetNamespace") != XML]
+        types = b'<types xmlns="%b">%b</types>' % (WSDL.encode(), b"".join(map(written, parts)))
+        inside = b"".join(self._inlined(root, at, url, {at}))
+        start, found, end = written(_emptied(root)).partition(b"</")
+        return self._public(
+            xml.parse_document(b"".join((start, types, inside, found, end)), DocumentLimits().xml), addresses
+        )
 
-    def _inline(self, single: Element, document: Element, at: str, url: str, seen: set[str]) -> None:
-        for link in document.findall(f"{{{WSDL}}}import"):
-            target = location(at, link.get("location", ""))
+    def _inlined(self, document: Element, at: str, url: str, seen: set[str]) -> Iterator[bytes]:
+        """What a WSDL and those that it imports define, but for types."""
+        for child in xml.inside(document):
+            if child.tag == f"{{{WSDL}}}types":
+                continue
+            if child.tag != f"{{{WSDL}}}import":
+                yield written(child)
+                continue
+            target = location(at, child.get("location", ""))
             other = self._contract.documents.root(target)
-            own = [
-                each
-                for each in single.findall(f"{{{WSDL}}}import")
-                if each.get("location") == link.get("location")
-            ]
-            if other is None or other.get("targetNamespace") != single.get("targetNamespace"):
-                for each in own:
-                    each.set("location", f"{url}?{self._queries.get(target, 'wsdl')}")
-                continue
-            for each in own:
-                single.remove(each)
-            if target in seen:
-                continue
-            seen.add(target)
-            single.extend(alone(each) for each in xml.inside(other) if each.tag != f"{{{WSDL}}}types")
-            self._inline(single, other, target, url, seen)
+            if other is None or other.get("targetNamespace") != document.get("targetNamespace"):
+                link = deepcopy(child)
+                link.set("location", f"{url}?{self._queries.get(target, 'wsdl')}")
+                yield written(link)
+            elif target not in seen:
+                seen.add(target)
+                yield from self._inlined(other, target, url, seen)
 
     def _public(self, document: Element, addresses: Addresses) -> Element:
         for service in document.findall(f"{{{WSDL}}}service"):
@@ -135,6 +131,15 @@ class Publisher:
         if self._attach is not None and document.tag == f"{{{WSDL}}}definitions":
             self._attach(document)
         return document
+
+
+def _emptied(element: Element) -> Element:
+    """A copy of the element without what is in it."""
+    copy = deepcopy(element)
+    for child in list(copy):
+        copy.remove(child)
+    copy.text = " "
+    return copy
 
 
 def _private(document: Element) -> Iterator[Element]:

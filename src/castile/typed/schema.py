@@ -17,7 +17,7 @@ from typing import Final
 from lxml import etree
 
 from castile import xml
-from castile.config import Limits
+from castile.config import DocumentLimits, Limits
 from castile.errors import QName, UsageError
 from castile.typed.contract import XSD, Contract, Message, Part, location, schemas
 from castile.xml import Element
@@ -27,6 +27,7 @@ RPC: Final = "urn:castile:rpc"
 XML: Final = "http://www.w3.org/XML/1998/namespace"
 _DRIVER: Final = "castile-driver"
 _STEP: Final = re.compile(r"(@?)(?:([^:\[\]]+):)?([^:\[\]]+)(?:\[(\d+)\])?")
+_START: Final = re.compile(rb"<[^\s/>]+")
 _SUBJECT: Final = re.compile(r"^(?:Element|Attribute) '[^']*'(?:, attribute '([^']*)')?: ")
 _VALUES: Final = (
     (re.compile(r"^'.*' is not a valid value", re.DOTALL), "the value is not a valid value"),
@@ -82,8 +83,8 @@ class Schemas:
     def _take(self, schema: Element, at: str, adopted: str | None) -> None:
         """This document and all that it leads to. `adopted`: the namespace of who includes it."""
         namespace = schema.get("targetNamespace") or adopted or ""
-        document = _rooted(schema, namespace)
-        for child in list(document):
+        document = _alone(schema, namespace)
+        for child in xml.inside(document):
             if child.tag == f"{{{XSD}}}redefine":
                 raise UsageError(f"{at}, line {child.sourceline}: xs:redefine isn't supported")
             if child.tag not in (f"{{{XSD}}}import", f"{{{XSD}}}include"):
@@ -153,24 +154,24 @@ class Validator:
         return Problem(line, where, text)
 
 
-def alone(element: Element, default: str = "") -> Element:
-    """A copy that declares every prefix in scope, for values that use it; comments are left out.
+def written(element: Element) -> bytes:
+    """An element as it stands, with every prefix in scope declared on it, for values that use them.
 
-    `default`: the default namespace where there is none.
+    Where an element is moved in a tree lxml drops declarations that no name needs, though a value
+    may: so what is put together is put together as text.
     """
-    declared = dict(element.nsmap)
-    if default:
-        declared.setdefault(None, default)
-    copy = etree.Element(element.tag, dict(element.attrib), nsmap=declared)
-    copy.text = element.text
-    copy.extend(deepcopy(child) for child in xml.inside(element))
-    return copy
+    return etree.tostring(element, encoding="utf-8", with_tail=False)
 
 
-def _rooted(schema: Element, namespace: str) -> Element:
-    """A schema that stands alone; one without target namespace takes on its includer's."""
-    copy = alone(schema, default="" if schema.get("targetNamespace") else namespace)
-    if namespace:
+def _alone(schema: Element, namespace: str) -> Element:
+    """A copy of a schema; one without target namespace takes on its includer's."""
+    octets = written(schema)
+    adopts = bool(namespace) and not schema.get("targetNamespace")
+    if adopts and None not in schema.nsmap:
+        default = f' xmlns="{xml.escape_attribute(namespace)}"'.encode()
+        octets = _START.sub(lambda found: found[0] + default, octets, count=1)
+    copy = xml.parse_document(octets, DocumentLimits().xml)
+    if adopts:
         copy.set("targetNamespace", namespace)
     return copy
 
@@ -249,4 +250,4 @@ def _steps(path: str) -> Iterator[tuple[str, bool, str, int]]:
             yield found[2] or "", bool(found[1]), found[3], int(found[4] or 1)
 
 
-__all__ = ["Problem", "Schemas", "Validator", "alone"]
+__all__ = ["Problem", "Schemas", "Validator", "written"]
