@@ -178,22 +178,27 @@ def _rarer(plan: Plan, chance: Random) -> Plan:
             side = chance.choice(sorted(plan.pairs) or sides)
             swept = side in plan.pairs and chance.random() < 0.6
             seconds = 8.0 if swept else 10 ** (chance.random() * 1.7 - 0.7)
-            pauses.append((chance.random() ** 2 * 10, side, seconds, swept))
+            pauses.append((_soon(chance, 10.0), side, seconds, swept))
         plan = replace(plan, pauses=tuple(pauses))
     if chance.random() < 0.06:
         jumps = []
         for _ in range(1 + int(chance.random() * 2)):
             seconds = (chance.random() - 0.5) * 10 ** (1 + chance.random() * 2.8)
-            jumps.append((chance.random() * 8, chance.choice(sides), seconds))
+            jumps.append((_soon(chance, 8.0), chance.choice(sides), seconds))
         plan = replace(plan, jumps=tuple(jumps))
     alone = [side for side in kept if side not in plan.pairs]
     if alone and chance.random() < 0.1:
-        since = chance.random() ** 2 * 4
-        plan = replace(plan, restored=(since, since + chance.random() * 4, chance.choice(alone)))
+        since = _soon(chance, 3.0)
+        plan = replace(plan, restored=(since, since + _soon(chance, 3.0), chance.choice(alone)))
     if kept and chance.random() < 0.06:
-        flips = [(chance.random() ** 2 * 6, chance.choice(kept)) for _ in range(1 + int(chance.random() * 3))]
+        flips = [(_soon(chance, 6.0), chance.choice(kept)) for _ in range(1 + int(chance.random() * 3))]
         plan = replace(plan, flips=tuple(flips))
     return plan
+
+
+def _soon(chance: Random, most: float) -> float:
+    """A moment: most runs have done what they do in the first second."""
+    return 0.02 * (most / 0.02) ** chance.random()
 
 
 def _intents(chance: Random) -> list[Intent]:

@@ -116,14 +116,25 @@ class Trouble:
                 if not found:
                     return
                 row = found[int(chance.random() * len(found))]
-                places = [place for place, value in enumerate(row) if isinstance(value, bytes) and value]
+                places = [
+                    place
+                    for place, value in enumerate(row)
+                    if place and isinstance(value, bytes | int) and value and names[place] != "owner"
+                ]
                 place = places[int(chance.random() * len(places))]
-                octets = bytearray(row[place])
-                bit = int(chance.random() * len(octets) * 8)
-                octets[bit // 8] ^= 1 << bit % 8
-                self.run.world.note("flipped", table, names[place], bit)
-                connection.execute(
-                    f"UPDATE castile_{table} SET {names[place]} = ? WHERE rowid = ?", (bytes(octets), row[0])
-                )
-            except sqlite3.OperationalError as error:  # somebody writes just now
+                value = _flipped(row[place], chance.random())
+                self.run.world.note("flipped", table, names[place])
+                statement = f"UPDATE castile_{table} SET {names[place]} = ? WHERE rowid = ?"
+                connection.execute(statement, (value, row[0]))
+            except sqlite3.Error as error:  # somebody writes just now, or there is such a row
                 self.run.world.note("not flipped", error)
+
+
+def _flipped(value: bytes | int, where: float) -> bytes | int:
+    """The value with one bit turned over; of a number one of the lowest."""
+    if isinstance(value, int):
+        return value ^ 1 << int(where * 3)
+    octets = bytearray(value)
+    bit = int(where * len(octets) * 8)
+    octets[bit // 8] ^= 1 << bit % 8
+    return bytes(octets)
