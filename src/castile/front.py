@@ -50,6 +50,7 @@ from castile.pump import Pump
 from castile.security.certificates import CertificateKey
 from castile.store.records import OutboxRow, ReplyRow, SourceRecord
 from castile.target import target
+from castile.transport.adapters import adapted
 from castile.transport.carrier import Carrier
 from castile.transport.http import HTTP, HTTPClient
 from castile.transport.wire import KeyLog, WireLog
@@ -179,7 +180,8 @@ class Front:
     `service_certificate`: PEM, a file or an `x509.Certificate`; keys are sealed for it, and it may
     sign to us. `trust`: further certificates that may sign for the service, and issuers. `store`:
     a path; without one the quality of service is ``in_memory``. `timeout`: seconds for a call.
-    `on_reply`: told of replies that nobody waits for. `http`: another HTTP client. `random`,
+    `on_reply`: told of replies that nobody waits for. `http`: another HTTP client, which is its
+    owner's to close: of castile's protocol, or a session of requests or httpx. `random`,
     `new_id`: sources of random bytes and of identifiers, for tests that must repeat.
 
     Several clients, in as many processes of a machine, may have the same store. One that was made
@@ -208,7 +210,7 @@ class Front:
         seal: stores.Seal = None,
         settings: Settings | None = None,
         timeout: float | None = None,
-        http: HTTP | None = None,
+        http: object = None,
         on_reply: Callable[[Reply], None] | None = None,
         clock: Clock = system,
         random: Callable[[int], bytes] = os.urandom,
@@ -219,7 +221,12 @@ class Front:
         store = _location(quality, store)
         settings = settings or Settings()
         self._timeout = settings.timers.call_timeout if timeout is None else timeout
-        self._http = http or HTTPClient(settings.limits, settings.timers, clock=clock)
+        self._http: HTTP = (
+            HTTPClient(settings.limits, settings.timers, clock=clock)
+            if http is None
+            else adapted(http, settings.limits, clock)
+        )
+        self._owns_http = http is None
         self._on_reply = on_reply
         wanted = (str(address), policy, service, port, settings.limits)
         held = _held(credentials, service_certificate)
@@ -253,7 +260,7 @@ class Front:
             try:
                 pump.recover()
             except BaseException:  # nobody will ever close what nobody has
-                self._http.close()
+                self._close_http()
                 party.store.close()
                 raise
             return pump
@@ -265,6 +272,10 @@ class Front:
         if self._at_once:
             self._pump  # noqa: B018 - so that what can't be opened is told here
         _clients.add(self)
+
+    def _close_http(self) -> None:
+        if self._owns_http:
+            self._http.close()
 
     def _forked(self) -> None:
         """In a new process: nothing of the old one's is used, nor closed."""
@@ -353,6 +364,9 @@ class Front:
         self._pump  # noqa: B018 - so that whoever isn't open is told first
         return self._target().request(operation, given, named, two_way=two_way)
 
+    def _preview_raw(self, action: str, body: Body, *, two_way: bool) -> bytes:
+        return preview(self._pump, action, self._content(body), two_way=two_way).protected
+
     async def _unfinished(self) -> list[Unfinished]:
         party = self._party
 
@@ -399,7 +413,7 @@ class Front:
 
     def _ended(self) -> None:
         self._pump.stop()
-        self._http.close()
+        self._close_http()
         self._store.close()
 
     async def _finish(self) -> None:
@@ -441,7 +455,7 @@ class Front:
     def _content(self, body: Body) -> bytes:
         if self._closed:
             raise UsageError("the client is closed: make another one")
-        return xml.canonical_fragment(body, self._limits)
+        return xml.canonical_fragment(body, self._limits) if body != b"" else b""
 
     def _fault(self, reply: ReplyRow) -> SOAPFault | None:
         if not reply.fault:

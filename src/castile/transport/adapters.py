@@ -1,0 +1,231 @@
+"""A session of the user's own in place of castile's HTTP client: requests, httpx, httpx2.
+
+What the session has (proxies, certificates, passwords, headers, NTLM) goes with every message; it
+is used, never changed. Whatever its settings, no redirect is followed (a signed To names one
+endpoint), and an answer is read no further than its limit, after decompression. None of the
+libraries is imported here: a session is told by its class.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import Protocol, cast
+
+from castile.clock import Clock, system
+from castile.config import Limits
+from castile.errors import CastileError, TransportError, UsageError
+from castile.transport.h1 import address_of
+from castile.transport.http import HTTP, HTTPRequest, HTTPResponse, read_retry_after
+
+_CHUNK = 65_536
+
+
+class _Answer(Protocol):
+    status_code: int
+    headers: Mapping[str, str]
+
+
+class _RequestsAnswer(_Answer, Protocol):
+    def iter_content(self, size: int) -> Iterator[bytes]: ...
+
+    def close(self) -> None: ...
+
+
+class _RequestsSession(Protocol):
+    def post(
+        self,
+        url: str,
+        *,
+        data: bytes,
+        headers: dict[str, str],
+        timeout: float,
+        allow_redirects: bool,
+        stream: bool,
+    ) -> _RequestsAnswer: ...
+
+
+class _HttpxAnswer(_Answer, Protocol):
+    def iter_bytes(self, chunk_size: int) -> Iterator[bytes]: ...
+
+    def aiter_bytes(self, chunk_size: int) -> AsyncIterator[bytes]: ...
+
+
+class _HttpxClient(Protocol):
+    def stream(
+        self,
+        method: str,
+        url: str,
+        *,
+        content: bytes,
+        headers: dict[str, str],
+        timeout: float,
+        follow_redirects: bool,
+    ) -> AbstractContextManager[_HttpxAnswer]: ...
+
+
+class _HttpxAsyncClient(Protocol):
+    def stream(
+        self,
+        method: str,
+        url: str,
+        *,
+        content: bytes,
+        headers: dict[str, str],
+        timeout: float,
+        follow_redirects: bool,
+    ) -> AbstractAsyncContextManager[_HttpxAnswer]: ...
+
+
+def adapted(given: object, limits: Limits | None = None, clock: Clock = system) -> HTTP:
+    """An HTTP client of castile's protocol from what the user gave: one of these already, or a
+    ``requests.Session``, ``httpx.Client`` or ``httpx.AsyncClient``. Raises `UsageError`."""
+    if callable(getattr(given, "post", None)) and callable(getattr(given, "apost", None)):
+        return cast("HTTP", given)
+    families = {base.__module__.partition(".")[0] for base in type(given).__mro__}
+    names = {base.__name__ for base in type(given).__mro__}
+    kind: Callable[..., HTTP] | None = None
+    if "requests" in families and "Session" in names:
+        kind = _Requests
+    elif families & {"httpx", "httpx2"}:
+        kind = _AsyncHttpx if "AsyncClient" in names else _Httpx if "Client" in names else None
+    if kind is None:
+        raise UsageError(
+            f"{type(given).__name__} can't carry messages: a requests.Session, an httpx.Client, an "
+            "httpx.AsyncClient, or an object with castile's post, apost and close is wanted"
+        )
+    return kind(given, (limits or Limits()).message_bytes, clock)
+
+
+class _Adapter:
+    """What the adapters share."""
+
+    def __init__(self, session: object, most: int, clock: Clock) -> None:
+        self._session = session
+        self._most = most
+        self._clock = clock
+
+    def close(self) -> None:
+        """The session is its owner's to close."""
+
+    def _left(self, deadline: float) -> float:
+        left = deadline - self._clock().tick
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+    def _grown(self, body: bytearray, chunk: bytes) -> None:
+        body += chunk
+        if len(body) > self._most:
+            raise TransportError(f"the answer is larger than {self._most} bytes")
+
+    def _response(self, answer: _Answer, body: bytearray) -> HTTPResponse:
+        headers = tuple((name.lower(), value) for name, value in answer.headers.items())
+        found = dict(headers)
+        return HTTPResponse(
+            answer.status_code,
+            bytes(body),
+            found.get("content-type", ""),
+            read_retry_after(found.get("retry-after"), self._clock().utc),
+            headers,
+        )
+
+    @staticmethod
+    def _failure(error: Exception, request: HTTPRequest, timeout: float) -> Exception:
+        if isinstance(error, CastileError):
+            return error
+        where = address_of(request.url).place
+        if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
+            return TransportError(f"no whole answer from {where} within {timeout:g} s")
+        return TransportError(f"the exchange with {where} failed in the session: {type(error).__name__}")
+
+
+class _Requests(_Adapter):
+    """A ``requests.Session``. Beside a loop each exchange has a thread."""
+
+    def post(self, request: HTTPRequest, timeout: float) -> HTTPResponse:
+        deadline, body = self._clock().tick + timeout, bytearray()
+        session = cast("_RequestsSession", self._session)
+        try:
+            answer = session.post(
+                request.url,
+                data=request.body,
+                headers=dict(request.headers),
+                timeout=timeout,
+                allow_redirects=False,
+                stream=True,
+            )
+            try:
+                for chunk in answer.iter_content(_CHUNK):
+                    self._grown(body, chunk)
+                    self._left(deadline)
+            finally:
+                answer.close()
+        except Exception as error:
+            raise self._failure(error, request, timeout) from error
+        return self._response(answer, body)
+
+    async def apost(self, request: HTTPRequest, timeout: float) -> HTTPResponse:
+        return await asyncio.to_thread(self.post, request, timeout)
+
+
+class _Httpx(_Adapter):
+    """An ``httpx.Client``. Beside a loop each exchange has a thread."""
+
+    def post(self, request: HTTPRequest, timeout: float) -> HTTPResponse:
+        deadline, body = self._clock().tick + timeout, bytearray()
+        client = cast("_HttpxClient", self._session)
+        try:
+            with client.stream(
+                "POST",
+                request.url,
+                content=request.body,
+                headers=dict(request.headers),
+                timeout=timeout,
+                follow_redirects=False,
+            ) as answer:
+                for chunk in answer.iter_bytes(_CHUNK):
+                    self._grown(body, chunk)
+                    self._left(deadline)
+        except Exception as error:
+            raise self._failure(error, request, timeout) from error
+        return self._response(answer, body)
+
+    async def apost(self, request: HTTPRequest, timeout: float) -> HTTPResponse:
+        return await asyncio.to_thread(self.post, request, timeout)
+
+
+class _AsyncHttpx(_Adapter):
+    """An ``httpx.AsyncClient``, which lives in one loop: what the pump's threads send goes there."""
+
+    _loop: asyncio.AbstractEventLoop | None = None
+
+    def post(self, request: HTTPRequest, timeout: float) -> HTTPResponse:
+        if self._loop is None or not self._loop.is_running():
+            raise TransportError("the loop of the httpx.AsyncClient doesn't run")
+        return asyncio.run_coroutine_threadsafe(self.apost(request, timeout), self._loop).result()
+
+    async def apost(self, request: HTTPRequest, timeout: float) -> HTTPResponse:
+        self._loop = asyncio.get_running_loop()
+        client, body = cast("_HttpxAsyncClient", self._session), bytearray()
+        try:
+            async with (
+                asyncio.timeout(timeout),
+                client.stream(
+                    "POST",
+                    request.url,
+                    content=request.body,
+                    headers=dict(request.headers),
+                    timeout=timeout,
+                    follow_redirects=False,
+                ) as answer,
+            ):
+                async for chunk in answer.aiter_bytes(_CHUNK):
+                    self._grown(body, chunk)
+        except Exception as error:
+            raise self._failure(error, request, timeout) from error
+        return self._response(answer, body)
+
+
+__all__ = ["adapted"]
