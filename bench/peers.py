@@ -61,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and write where asked."""
     parser = argparse.ArgumentParser(prog="make bench-peers ARGS=...", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="under six minutes; the JVMs stay cold")
+    parser.add_argument("--mode", action="append", choices=GROUPS, help="this mode alone; may be repeated")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there, too")
     parser.add_argument("--docs", action="store_true", help="put the tables into docs/performance.md")
     parser.add_argument("--dir", metavar="DIR", type=Path, help="where the stores lie, instead of in TMPDIR")
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(dir=options.dir, prefix="castile-bench-") as folder:
-        for result in measured(Path(folder), QUICK if options.quick else FULL):
+        for result in measured(Path(folder), QUICK if options.quick else FULL, options.mode or list(GROUPS)):
             if options.json is not None:
                 options.json.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
             if options.docs:
@@ -79,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if result["lost"] else 0
 
 
-def measured(folder: Path, plan: Plan) -> Iterator[dict[str, Any]]:
+def measured(folder: Path, plan: Plan, modes: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Everything, in one run of bounded length; what there is after each mode."""
     start = time.monotonic()
     place = machine.described(folder)
@@ -93,7 +94,8 @@ def measured(folder: Path, plan: Plan) -> Iterator[dict[str, Any]]:
         "ratios": [],
         "lost": [],
     }
-    for mode, (share, kinds) in GROUPS.items():
+    for mode in modes:
+        share, kinds = GROUPS[mode]
         with ExitStack() as stack:
             told(f"{MODES[mode]}: starting")
             pairs = [

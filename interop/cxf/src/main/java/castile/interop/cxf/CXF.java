@@ -20,7 +20,7 @@ import org.apache.wss4j.common.ext.WSPasswordCallback;
 /** Apache CXF. */
 public final class CXF extends Peer {
     private static final String RM = "org.apache.cxf.ws.rm.";
-    private static final int WAIT = 30_000; // ms for an answer
+    private static final int WAIT = 120_000; // ms for an answer
 
     private CXF(Options options) {
         super(options);

@@ -27,7 +27,7 @@ public final class Metro extends Peer {
     @Override
     protected Runnable prepare(Echo port) {
         if (options.has("meter")) {
-            ((BindingProvider) port).getRequestContext().put("com.sun.xml.ws.request.timeout", 30_000); // ms
+            ((BindingProvider) port).getRequestContext().put("com.sun.xml.ws.request.timeout", 120_000); // ms
         }
         return () -> { };
     }
