@@ -7,7 +7,7 @@ ARGS        =
 MAKEFLAGS  += --no-print-directory
 environment = tools/environment
 
-.PHONY: help demo test simulate planted kills oracle check format docs bench bench-peers interop interop-smoke clean
+.PHONY: help demo test simulate planted kills oracle check format docs bench bench-reliable bench-peers interop interop-smoke clean
 .DEFAULT_GOAL := help
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo "make check   ruff and mypy --strict"
 	@echo "make docs    the documentation, in docs/_build/html"
 	@echo "make bench   measure: CPU per message, calls per second"
+	@echo "make bench-reliable   what keeping costs: durable against in memory, a long sequence, many open ones"
 	@echo "make bench-peers castile beside live CXF and Metro, a quarter of an hour (JDK 17 and Maven)"
 	@echo "make interop castile against live CXF and Metro (needs a JDK 17 and Maven); interop-smoke: four cells"
 	@echo "make clean   remove everything that these targets made"
@@ -73,6 +74,10 @@ docs:
 bench:
 	@$(environment) $(VENV) --editable '.[serve]'
 	@$(VENV)/bin/python bench/run.py $(ARGS)
+
+bench-reliable:
+	@$(environment) $(VENV) --editable '.[serve]'
+	@$(VENV)/bin/python bench/reliable.py $(ARGS)
 
 bench-peers:
 	@$(environment) $(VENV) --editable '.[serve]'

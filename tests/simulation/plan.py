@@ -198,7 +198,7 @@ def _rarer(plan: Plan, chance: Random) -> Plan:
 
 def _soon(chance: Random, most: float) -> float:
     """A moment: most runs have done what they do in the first second."""
-    return 0.02 * (most / 0.02) ** chance.random()
+    return 0.02 * float((most / 0.02) ** chance.random())
 
 
 def _intents(chance: Random) -> list[Intent]:
