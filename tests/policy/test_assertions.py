@@ -319,6 +319,21 @@ def test_bindings(name: str) -> None:
     assert changed(form, **slots) == expected
 
 
+@pytest.mark.row("PO-26")
+def test_one_certificate_may_be_named_for_signature_and_encryption_apart() -> None:
+    holder = re.search(r"<sp:ProtectionToken>(.*?)</sp:ProtectionToken>", filled(SEALED), re.DOTALL)
+    assert holder is not None
+    pair = "".join(f"<sp:{name}Token>{holder[1]}</sp:{name}Token>" for name in ("Signature", "Encryption"))
+    assert reading(filled(SEALED).replace(holder[0], pair)).policy == reading(filled(SEALED)).policy
+    mutual = filled(MUTUAL)
+    for role in ("Initiator", "Recipient"):
+        (found,) = re.findall(rf"<sp:{role}Token>(.*?)</sp:{role}Token>", mutual, re.DOTALL)
+        uses = (f"{role}Signature", f"{role}Encryption")
+        both = "".join(f"<sp:{use}Token>{found}</sp:{use}Token>" for use in uses)
+        mutual = mutual.replace(f"<sp:{role}Token>{found}</sp:{role}Token>", both)
+    assert reading(mutual).policy == reading(filled(MUTUAL)).policy
+
+
 def supporting(kind: str, token: str) -> str:
     return f"<sp:{kind}SupportingTokens><wsp:Policy>{token}</wsp:Policy></sp:{kind}SupportingTokens>"
 
@@ -545,7 +560,8 @@ UNAVAILABLE: Final = {
 }
 
 
-@pytest.mark.row("PO-08", "PO-10", "PO-24", "PO-25", "PO-40", "PO-41", "PO-42", "PO-45", "PO-46", "PO-49")
+@pytest.mark.row("PO-08", "PO-10", "L-06", "PO-24", "PO-25", "PO-29")
+@pytest.mark.row("PO-40", "PO-41", "PO-42", "PO-45", "PO-46", "PO-49")
 @pytest.mark.parametrize("name", UNAVAILABLE)
 def test_what_castile_knows_of_and_cannot_do_is_refused_by_name(name: str) -> None:
     """QName, file, line, subject, reason and remedy."""

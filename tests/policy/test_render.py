@@ -27,7 +27,7 @@ from castile.policy.sets import policy_set, policy_sets
 from castile.policy.suites import SUITES
 from castile.policy.vocabulary import label
 from castile.versions import FAMILIES, SOAP_1_2, WSA_1_0, WSA_2004, WSRM_1_0, WSRM_1_1
-from tests.policy import corpus
+from tests.policy import corpus, golden
 from tests.policy.asked import changes, ports_of
 from tests.policy.returned import PORT, returned
 
@@ -43,6 +43,12 @@ def same(policy: EndpointPolicy, port: Port = PORT) -> None:
 @pytest.mark.parametrize("name", policy_sets())
 def test_named_sets_come_back(name: str) -> None:
     same(policy_set(name))
+
+
+@pytest.mark.row("N04", "PO-08", "PO-09", "CO-23")
+def test_every_port_at_hand_is_read_or_refused_with_a_reason() -> None:
+    """What is said of each is written down: tests/policy/ports.txt."""
+    assert golden.ports() == golden.PORTS.read_text()
 
 
 @pytest.mark.row("PO-09")
@@ -166,14 +172,13 @@ def policies(draw: st.DrawFn) -> EndpointPolicy:
         window=draw(st.sampled_from([None, 32])),
     )
     encrypts = application is not None and application.parts.encrypts
-    old = bool(contexts and family.name == "2005")
     tls = kind in ("transport", "over-tls") and draw(st.booleans())
     return EndpointPolicy(
         SOAP_1_2,
         WSA_1_0 if newer or draw(st.booleans()) else WSA_2004,
         reliability,
-        family.conversation if contexts else None,
-        family.trust if contexts else None,
+        family.conversation if contexts or kind == "x509" else None,
+        family.trust if contexts or kind == "x509" else None,
         bootstrap,
         application,
         uses_sequence_str=names_token or not newer,
@@ -187,7 +192,7 @@ def policies(draw: st.DrawFn) -> EndpointPolicy:
         tls_client_certificate=tls and draw(st.booleans()),
         http_authentication=draw(st.sampled_from([None, "basic", "digest", "ntlm", "negotiate"])),
         delivery=delivery if reliability else Delivery(),
-        messages=() if old or application is None else draw(exceptions(application)),
+        messages=() if application is None else draw(exceptions(application)),
     )
 
 

@@ -156,6 +156,7 @@ class EndpointPolicy:
     addressing: Addressing
     reliability: Reliability | None
     conversation: Conversation | None
+    """Of its contexts, and without any of the keys that are derived from another secret."""
     trust: Trust | None
     bootstrap: ProtectionPolicy | None
     application: ProtectionPolicy | None
@@ -194,7 +195,7 @@ class EndpointPolicy:
         rm, conversation = self.reliability, self.conversation
         if rm is not None and rm.can_close and self.addressing is not WSA_1_0:
             raise PolicyError(f"{rm.name} goes with {WSA_1_0.name} only, not with {self.addressing.name}")
-        if not self.addressed and (rm is not None or conversation is not None):
+        if not self.addressed and (rm is not None or self.has_contexts):
             raise PolicyError("reliable messaging and security contexts need WS-Addressing headers")
         if conversation is not None and self.trust is not TRUST_OF[conversation.namespace]:
             twin = TRUST_OF[conversation.namespace].name

@@ -63,7 +63,7 @@ def _levels(policy: EndpointPolicy) -> Iterator[tuple[str, ProtectionPolicy]]:
 def _unsigned_headers(policy: EndpointPolicy, _: Deployment) -> Iterator[Finding]:
     """Anybody with a context of his own could end a sequence whose headers aren't signed."""
     edition = policy.reliability
-    if edition is None or policy.conversation is None:
+    if edition is None or not policy.has_contexts:
         return
     for name, protection in _levels(policy):
         parts = protection.parts
@@ -115,7 +115,7 @@ def _weaknesses(suite: AlgorithmSuite) -> list[str]:
 
 def _cached(policy: EndpointPolicy, deployment: Deployment) -> Iterator[Finding]:
     settings = deployment.settings
-    if settings is None or policy.conversation is None:
+    if settings is None or not policy.has_contexts:
         return
     timers = settings.timers
     if timers.token_lifetime < _SHORTEST and not settings.testing:

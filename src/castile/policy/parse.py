@@ -16,8 +16,8 @@ from castile.policy.description import Operation, Port
 from castile.policy.findings import Finding
 from castile.policy.reliability import Reliable, reliability_of
 from castile.policy.scope import Notes, Scope, Unusable
-from castile.policy.tokens import HTTPAuthentication
-from castile.versions import TRUST_OF, WSA_1_0, WSRM_1_1, Addressing
+from castile.policy.tokens import HTTPAuthentication, Session
+from castile.versions import TRUST_OF, WSA_1_0, WSRM_1_1, Addressing, Conversation
 
 Held = Collection[str]
 """Credentials that are at hand: of `CREDENTIALS`."""
@@ -218,7 +218,11 @@ def _endpoint(port: Port, alternative: Alternative, notes: Notes) -> EndpointPol
         facts = {
             "tls": section.tls,
             "tls_client_certificate": section.tls_client_certificate,
-        } | _contexts(section, notes)
+        }
+        if section.session is not None:
+            facts |= _contexts(section, section.session, notes)
+        elif section.protection.binding != "transport":
+            facts |= _edition(section.trusts or section.usual)
     if reliable.edition is WSRM_1_1:
         facts["uses_sequence_str"] = reliable.names_token
         facts["sequence_token"] = "require" if reliable.names_token else "infer"
@@ -238,11 +242,12 @@ def _endpoint(port: Port, alternative: Alternative, notes: Notes) -> EndpointPol
     )
 
 
-def _contexts(section: Section, notes: Notes) -> dict[str, object]:
-    """What a SecureConversationToken brings; nothing where there is none. Raises `Unusable`."""
-    session = section.session
-    if session is None:
-        return {}
+def _edition(edition: Conversation) -> dict[str, object]:
+    return {"conversation": edition, "trust": TRUST_OF[edition.namespace]}
+
+
+def _contexts(section: Section, session: Session, notes: Notes) -> dict[str, object]:
+    """What a SecureConversationToken brings. Raises `Unusable`."""
     if session.bootstrap is None:
         raise notes.refuse(session.assertion, "has no BootstrapPolicy", "one is wanted: it gets the token")
     with Scope((), notes).inside(session.bootstrap) as inner:
@@ -254,8 +259,7 @@ def _contexts(section: Section, notes: Notes) -> dict[str, object]:
         )
     edition = session.edition or section.trusts or bootstrap.trusts or section.usual
     return {
-        "conversation": edition,
-        "trust": TRUST_OF[edition.namespace],
+        **_edition(edition),
         "bootstrap": bootstrap.protection,
         "renews_contexts": session.renews,
         "cancels_contexts": session.cancels,

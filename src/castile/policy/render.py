@@ -133,7 +133,7 @@ class _Writer:
         """The application's level: its binding, the tokens beside it, and what is protected."""
         if protection is None:
             return []
-        trust = [self._trust()] if self._policy.conversation is not None else []
+        trust = [self._trust()] if self._policy.bootstrap is not None else []
         return [*self._section(protection), *trust, *self._parts(protection.parts)]
 
     def difference(

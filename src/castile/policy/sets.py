@@ -77,7 +77,9 @@ def _sets() -> dict[str, EndpointPolicy]:
         "gov-transport-certificate-nocancel": replace(
             _over_tls(_OLD, _ENDORSING_TO), cancels_contexts=False
         ),
-        "trust-default": replace(_plain(None), application=trust),
+        "trust-default": replace(
+            _plain(None), application=trust, conversation=_NEW.conversation, trust=_NEW.trust
+        ),
         "trust-symmetric": _conversing(_NEW, trust, encrypts=False),
     }
     for family, binding in ((_OLD, "wshttp"), (_NEW, "ws2007http")):

@@ -28,6 +28,8 @@ def words(policy: EndpointPolicy) -> list[str]:
             lines.append("CreateSequence must name the token of its sequence (SequenceSTR)")
     if policy.tls:
         lines.append(f"TLS is required{', with a certificate of the client' * policy.tls_client_certificate}")
+    elif policy.application is not None and policy.application.binding == "transport":
+        lines.append("TLS isn't asked for: somebody before the service ends it, or there is none")
     if policy.http_authentication is not None:
         lines.append(f"HTTP asks for a user name and password ({policy.http_authentication})")
     if policy.bootstrap is not None and policy.conversation is not None:
@@ -141,7 +143,7 @@ def _contexts(policy: EndpointPolicy) -> str:
 def _keys(protection: ProtectionPolicy) -> str:
     derived = " and keys derived from it" if protection.derived_keys else ""
     if protection.binding == "transport":
-        return "TLS protects the whole message"
+        return "the transport protects the whole message"
     if protection.binding == "asymmetric":
         reference = _REFERENCES[protection.reference]
         return f"certificates of both sides, the service's known by {reference}"
@@ -157,7 +159,8 @@ def _token(row: SupportingToken, protection: ProtectionPolicy) -> str:
     does += [f"endorsing: it signs the {target}"] if row.endorsing else []
     own = _parts(row.parts.signed_body, row.parts.signed_headers)
     does += [f"it covers {', '.join(own)} too"] if own else []
-    name = {"username": _password(row), "x509": "the client's certificate", "context": "a security context"}
+    context = f"a security context{' and a key derived from it' * row.derived_keys}"
+    name = {"username": _password(row), "x509": "the client's certificate", "context": context}
     return name[row.token] + (f" ({'; '.join(does)})" if does else "")
 
 
