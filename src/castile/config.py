@@ -195,6 +195,13 @@ class Settings:
     lost, so messages that were taken or acknowledged; the file stays whole. Where its mark shows the
     loss, what was under way is in doubt, as after an older copy was put back (features N10).
     ``off``: never by us. As ``normal``, and the file itself may be no database any more."""
+    strict_policy: bool = False
+    """A client refuses a WSDL's assertions of vendors that castile doesn't know, as a service does; off:
+    it warns of them."""
+    ignore_assertions: tuple[str, ...] = ()
+    """Assertions of a WSDL's policy that are passed over, by Clark name or as error texts name them."""
+    policy_alternative: int | None = None
+    """The alternative of a WSDL's policy to take, counted from 1; None: the safest that can be met."""
     legacy: bool = False
     """RSA 1.5 is read where the policy's suite asks for it: a padding that has been broken often."""
     testing: bool = False

@@ -216,8 +216,7 @@ class Front:
         random: Callable[[int], bytes] = os.urandom,
         new_id: NewId | None = None,
     ) -> None:
-        if policy is not None:
-            check(policy)
+        policy = None if policy is None else check(policy)
         store = _location(quality, store)
         settings = settings or Settings()
         self._timeout = settings.timers.call_timeout if timeout is None else timeout
@@ -228,7 +227,7 @@ class Front:
         )
         self._owns_http = http is None
         self._on_reply = on_reply
-        wanted = (str(address), policy, service, port, settings.limits)
+        wanted = (str(address), policy, service, port, settings)
         held = _held(credentials, service_certificate)
         strict = validate == "strict"
         self._target = endpoint = cache(partial(target, *wanted, held=held, strict=strict))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -51,7 +51,9 @@ class Offer:
         return partial(implied, self.port)
 
 
-def offers(policy: PortPolicies, contract: Contract | None) -> tuple[Offer, ...]:
+def offers(
+    policy: PortPolicies, contract: Contract | None, ignore: Collection[str] = ()
+) -> tuple[Offer, ...]:
     """Every port with its policies. Raises `UsageError` and `PolicyError` for what can't be offered."""
     if contract is None:
         if policy is None or isinstance(policy, Mapping):
@@ -68,17 +70,17 @@ def offers(policy: PortPolicies, contract: Contract | None) -> tuple[Offer, ...]
     return tuple(
         Offer(replace(each, soap=port.soap), policy is not None, None if one else paths[port.name], port)
         for port in ports
-        for each in _of(policy, port)
+        for each in _of(policy, port, ignore)
     )
 
 
-def _of(policy: PortPolicies, port: Port) -> tuple[EndpointPolicy, ...]:
+def _of(policy: PortPolicies, port: Port, ignore: Collection[str]) -> tuple[EndpointPolicy, ...]:
     if isinstance(policy, Mapping):
         return _several(policy[port.name])
     if policy is not None:
         return _several(policy)
     # A service meets its own WSDL to the letter.
-    return (read(port.described, strict=True).policy,)
+    return (read(port.described, strict=True, ignore=ignore).policy,)
 
 
 def plain_twins(given: Sequence[Offer]) -> tuple[Offer, ...]:

@@ -103,7 +103,8 @@ class Service:
         self._settings = settings or Settings()
         self._operations = None if wsdl is None else _operations(wsdl, self._settings, validate)
         self._partial = partial
-        self._offers = offers(policy, self._operations.contract if self._operations else None)
+        contract = self._operations.contract if self._operations else None
+        self._offers = offers(policy, contract, self._settings.ignore_assertions)
         if not rm_only:
             self._offers += plain_twins(self._offers)
         policies = [offer.policy for offer in self._offers]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from castile.config import Limits
+from castile.config import Settings
 from castile.errors import UsageError
 from castile.policy import EndpointPolicy
 from castile.policy.parse import Held
@@ -15,6 +16,9 @@ from castile.policy.parse import read as read_policy
 
 if TYPE_CHECKING:
     from castile.typed.calling import Calls, Request
+    from castile.typed.contract import Port
+
+policy_log: Final = logging.getLogger("castile.policy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,7 @@ def target(
     policy: EndpointPolicy | None,
     service: str | None,
     port: str | None,
-    limits: Limits,
+    settings: Settings,
     *,
     held: Held,
     strict: bool,
@@ -81,12 +85,25 @@ def target(
 
     contract = read(Loader().load(source))
     chosen = contract.port(service, port)
-    policy = read_policy(chosen.described, held).policy if policy is None else policy
-    policy = replace(policy, soap=chosen.soap)
+    policy = _policy(chosen, held, settings) if policy is None else replace(policy, soap=chosen.soap)
     if not chosen.described.address:
         raise UsageError(f"the port {chosen.name} of the WSDL has no address")
-    calls = Calls(contract, chosen, limits, addressed=policy.addressed, strict=strict)
+    calls = Calls(contract, chosen, settings.limits, addressed=policy.addressed, strict=strict)
     return Target(chosen.described.address, policy, calls)
+
+
+def _policy(port: Port, held: Held, settings: Settings) -> EndpointPolicy:
+    reading = read_policy(
+        port.described,
+        held,
+        strict=settings.strict_policy,
+        alternative=settings.policy_alternative,
+        ignore=settings.ignore_assertions,
+    )
+    for finding in reading.findings:
+        if finding.level == "warning":
+            policy_log.warning("%s", finding)
+    return reading.policy
 
 
 __all__ = ["Target", "is_wsdl", "target"]

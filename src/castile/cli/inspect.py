@@ -16,10 +16,17 @@ from castile.policy.description import Port
 @click.option("--service", metavar="NAME", help="Only the ports of this service.")
 @click.option("--port", metavar="NAME", help="Only this port.")
 @click.option("--strict", is_flag=True, help="Refuse assertions of vendors that castile doesn't know.")
+@click.option("--ignore", multiple=True, metavar="NAME", help="Pass over this assertion.")
 @click.option("--policy", is_flag=True, help="Show each port's policy as WS-Policy too, as castile reads it.")
 @click.option("--allow", multiple=True, metavar="HOST", help="Another server that the WSDL may import from.")
 def inspect(
-    wsdl: str, service: str | None, port: str | None, strict: bool, policy: bool, allow: tuple[str, ...]
+    wsdl: str,
+    service: str | None,
+    port: str | None,
+    strict: bool,
+    ignore: tuple[str, ...],
+    policy: bool,
+    allow: tuple[str, ...],
 ) -> None:
     """Say what a WSDL, a file or the address of one, offers and asks for.
 
@@ -34,7 +41,7 @@ def inspect(
     ports = [
         each for each in description.ports if service in (None, each.service) and port in (None, each.name)
     ]
-    usable = [_usable(each, strict=strict, policy=policy) for each in ports]
+    usable = [_usable(each, strict=strict, ignore=ignore, policy=policy) for each in ports]
     for refused in description.refused:
         click.echo(f"{refused.service}/{refused.name}: refused: {refused.reason}")
     for finding in description.findings:
@@ -42,7 +49,7 @@ def inspect(
     sys.exit(0 if usable and all(usable) and not description.refused else 1)
 
 
-def _usable(port: Port, *, strict: bool, policy: bool) -> bool:
+def _usable(port: Port, *, strict: bool, ignore: tuple[str, ...], policy: bool) -> bool:
     """Whether castile can speak with this port; shows it."""
     from castile.policy.lint import lint
     from castile.policy.parse import CREDENTIALS, needs, read, refusals
@@ -52,7 +59,7 @@ def _usable(port: Port, *, strict: bool, policy: bool) -> bool:
     for line in _port(port):
         click.echo(line)
     try:
-        reading = read(port, strict=strict)
+        reading = read(port, strict=strict, ignore=ignore)
     except PolicyError as error:
         click.echo(f"  can't be used: {error}")
         return False

@@ -47,7 +47,8 @@ class Notes:
 
     def refuse(self, assertion: Assertion, reason: str, remedy: str = "") -> Unusable:
         """The error that names this assertion; to be raised."""
-        advice = remedy or f"if the service does without it: ignore_assertions=[{label(assertion.name)!r}]"
+        ignored = f"Settings(ignore_assertions=({label(assertion.name)!r},))"
+        advice = remedy or f"if the service does without it: {ignored}"
         where = f"{assertion.place}: " if assertion.place.document else ""
         return Unusable(f"{where}{self._named(assertion)} {reason}; {advice}")
 
@@ -61,7 +62,7 @@ class Notes:
         """An assertion that nothing has taken. Raises `Unusable`."""
         short = label(assertion.name)
         if {short, assertion.name} & self._ignore:
-            self._passed(assertion, "is ignored, as ignore_assertions says")
+            self._passed(assertion, "is ignored, as Settings.ignore_assertions says")
         elif assertion.ignorable:
             self._passed(assertion, "is ignored: it is marked wsp:Ignorable")
         elif short in UNAVAILABLE:
