@@ -1,10 +1,10 @@
 import castile
 
 service = castile.Service(
-    policy=castile.EndpointPolicy.of("1.3"), credentials=castile.Certificate("service.pem"),
-    users={"ada": "secret"}, store="service.db",
+    "bank.wsdl", policy="wcf-ws2007http-username-direct-reliable", store="service.db",
+    credentials=castile.Certificate("service.pem"), users={"ada": "secret"}, partial=True,
 )
-@service.raw("urn:bank/Transfer")
-def transfer(body: bytes) -> bytes:
-    return body.replace(b"Transfer", b"Transferred")
+@service.operation
+def Transfer(debtor, creditor, amount):
+    return f"{debtor} gave {creditor} {amount}"
 app = service.asgi()
