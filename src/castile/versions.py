@@ -245,6 +245,7 @@ PREFIXES: Final = {
     WST_1_3.namespace: "wst",
     _SC05: "wsc",
     _SC13: "wsc",
+    WSMC: "wsmc",
 }
 """How parts are named for people (``wsa:To``, ``wsrm:Sequence``), whatever the edition."""
 

@@ -213,7 +213,7 @@ def canonical(policy: EndpointPolicy) -> EndpointPolicy:
 
 
 @pytest.mark.row("PO-09")
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(policies())
 def test_any_policy_comes_back(policy: EndpointPolicy) -> None:
     same(canonical(policy))

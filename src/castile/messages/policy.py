@@ -7,7 +7,7 @@ same whichever of them an operator comes from.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain, count, product
 from math import prod
@@ -232,15 +232,18 @@ def _in_values(element: Element) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((str(p), str(uri)) for p, uri in element.nsmap.items() if p and p in used))
 
 
-def render(policy: Policy, language: PolicyLanguage) -> bytes:
-    """A normal form as one ``wsp:Policy`` in UTF-8, all its prefixes declared on it."""
-    return _Writer(policy, language).written.encode()
+def render(policy: Policy, language: PolicyLanguage, prefixes: Mapping[str, str] = PREFIXES) -> bytes:
+    """A normal form as one ``wsp:Policy`` in UTF-8, all its prefixes declared on it.
+
+    `prefixes`: by namespace, where they are free; any others are made up.
+    """
+    return _Writer(policy, language, prefixes).written.encode()
 
 
 class _Writer:
     """Writes a policy: the prefixes first, since values may hold some of their own."""
 
-    def __init__(self, policy: Policy, language: PolicyLanguage) -> None:
+    def __init__(self, policy: Policy, language: PolicyLanguage, prefixes: Mapping[str, str]) -> None:
         self._wsp = language.namespace
         rows = list(_walk(policy))
         taken = {prefix for row in rows for prefix, _ in row.namespaces}
@@ -249,7 +252,7 @@ class _Writer:
         self._prefixes = {_XML: "xml"}
         for uri in uris:
             if uri not in self._prefixes:
-                self._prefixes[uri] = self._fresh(PREFIXES.get(uri, "n"), taken)
+                self._prefixes[uri] = self._fresh(prefixes.get(uri, "n"), taken)
         declared = "".join(
             f' xmlns:{prefix}="{escape_attribute(uri)}"'
             for uri, prefix in self._prefixes.items()

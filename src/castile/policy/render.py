@@ -25,6 +25,7 @@ from castile.policy.vocabulary import (
     METRO_RM,
     MSSP,
     NETRMP,
+    PREFIXES,
     RM_FLOW,
     RMP_1_0,
     RMP_1_1,
@@ -72,7 +73,7 @@ class Rendered:
 
     def xml(self, alternative: Alternative) -> bytes:
         """One ``wsp:Policy``, in UTF-8."""
-        return render_policy((alternative,), self.language)
+        return render_policy((alternative,), self.language, PREFIXES)
 
 
 def render(policy: EndpointPolicy) -> Rendered:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from castile.versions import WSSC_1_3, WSSC_2005, WST, Conversation
+from castile.versions import WSP, WSSC_1_3, WSSC_2005, WST, Conversation
 
 SP_1_1: Final = "http://schemas.xmlsoap.org/ws/2005/07/securitypolicy"
 SP_1_2: Final = "http://docs.oasis-open.org/ws-sx/ws-securitypolicy/200702"
@@ -86,6 +86,9 @@ _LABELS: Final = {
     RSP: "rsp",
     **dict.fromkeys(WST, "trust"),
 }
+
+PREFIXES: Final = _LABELS | dict.fromkeys(WSP, "wsp")
+"""By namespace, for what is written."""
 
 
 def label(name: str) -> str:
