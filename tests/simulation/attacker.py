@@ -27,7 +27,7 @@ from castile.transport.http import HTTP, HTTPRequest
 from castile.versions import Reliability
 from castile.waiting import blocking
 from tests.simulation import wire
-from tests.simulation.program import ADDRESS, USERS, Stage
+from tests.simulation.program import ADDRESS, Stage
 
 if TYPE_CHECKING:
     from tests.simulation.processes import Process
@@ -51,7 +51,7 @@ class Attacker:
         client = castile.Client(
             ADDRESS,
             policy=stage.policy,
-            credentials=castile.Username("mallory", USERS["mallory"]),
+            credentials=stage.account("mallory"),
             service_certificate=stage.certificate,
             settings=stage.client_settings,
             http=self.http,

@@ -67,7 +67,7 @@ def delivered_to_its_owner(model: Auditor, run: Run) -> None:
     if not model.plan.secure:
         return
     owner = "mallory" if run.token.startswith("EVIL") else "ada"
-    if run.principal != owner:
+    if run.principal not in (owner, f"CN={owner}"):
         model.violation("I5", f"{run.token} of {owner} is delivered as {run.principal}'s")
     for each in model.runs:
         if each.sequence == run.sequence and each.principal != run.principal:

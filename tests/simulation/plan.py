@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Literal
 
+Bootstrap = Literal["username", "certificate", "mutual"]
 Behaviour = Literal["ok", "slow", "fault", "raises", "retry", "transact"]
 
 NETWORK = ("drop", "copies", "replay", "delay", "lost", "reset", "half", "status")
@@ -87,6 +88,12 @@ class Plan:
     def fresh(self) -> bool:
         """Stores are made from nothing, which costs as much as ten messages: else they are copied."""
         return self.seed % 10 == 0
+
+    @property
+    def bootstrap(self) -> Bootstrap:
+        """By what a client gets its context, in tier B: tags know only names and passwords."""
+        kinds: tuple[Bootstrap, ...] = ("username", "certificate", "mutual")
+        return kinds[self.seed % 3]
 
     @property
     def lasting(self) -> bool:

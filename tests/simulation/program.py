@@ -66,6 +66,14 @@ class Stage:
     through: set[str] = field(default_factory=set)
     """Processes of the client whose program is through."""
     closing_error: str | None = None
+    people: dict[str, tuple[castile.Certificate, x509.Certificate]] = field(default_factory=dict)
+    """Those who sign with a certificate of their own; empty where they have passwords."""
+
+    def account(self, name: str) -> castile.Certificate | castile.Username | None:
+        """What somebody shows to get a context."""
+        if not self.plan.secure:
+            return None
+        return self.people[name][0] if self.people else castile.Username(name, USERS[name])
 
     def dead(self, name: str | None) -> bool:
         """Whether a process with this name was, and is no more."""
@@ -84,7 +92,8 @@ def service(stage: Stage, process: Process, store: str | None) -> castile.Servic
     made = castile.Service(
         policy=stage.policy,
         credentials=stage.credentials if stage.plan.secure else None,
-        users=USERS if stage.plan.secure else None,
+        users=USERS if stage.plan.secure and not stage.people else None,
+        trust=[certificate for _, certificate in stage.people.values()],
         store=store,
         seal=SEAL,
         settings=stage.service_settings,
@@ -150,7 +159,7 @@ def client(stage: Stage, process: Process, store: str | None, http: HTTP) -> cas
     return castile.Client(
         ADDRESS,
         policy=stage.policy,
-        credentials=castile.Username("ada", USERS["ada"]) if stage.plan.secure else None,
+        credentials=stage.account("ada"),
         service_certificate=stage.certificate if stage.plan.secure else None,
         store=store,
         seal=SEAL,

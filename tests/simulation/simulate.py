@@ -30,7 +30,7 @@ from tests.simulation.network import Network
 from tests.simulation.plan import Overrides, Plan, draw
 from tests.simulation.primitives import drive
 from tests.simulation.processes import Process, remove
-from tests.simulation.program import SEAL, Stage, run_client, service
+from tests.simulation.program import SEAL, USERS, Stage, run_client, service
 from tests.simulation.storage import image_of
 from tests.simulation.trouble import Trouble
 from tests.simulation.world import Stuck, World, running
@@ -87,10 +87,10 @@ class Loaded(castile.Certificate):
 
 
 @functools.cache
-def identity() -> tuple[castile.Certificate, x509.Certificate]:
-    """The service's key with its certificate, and the certificate alone."""
+def identity(owner: str = "service") -> tuple[castile.Certificate, x509.Certificate]:
+    """Somebody's key with its certificate, and the certificate alone."""
     key = rsa.generate_private_key(65_537, 2_048)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "service")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, owner)])
     begin = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
     certificate = (
         x509.CertificateBuilder()
@@ -126,10 +126,9 @@ class Run:
         self.trouble = Trouble(self)
         self.network = Network(self.world, self.faults, self.auditor, partitions=plan.partitions)
         credentials, certificate = identity()
+        bootstrap = plan.bootstrap if self.auditor.plan_tier == "B" else "username"
         policy = castile.EndpointPolicy.of(
-            plan.edition,
-            secure=plan.secure,
-            two_way=plan.two_way,
+            plan.edition, secure=plan.secure, two_way=plan.two_way, bootstrap=bootstrap
         )
         skew = 5.0 if not plan.skew else TIMERS.clock_skew
         timers = replace(TIMERS, token_lifetime=plan.lifetime, clock_skew=skew, instance_grace=5.0)
@@ -145,6 +144,8 @@ class Run:
             settings,
             replace(settings, limits=limits),
         )
+        if bootstrap != "username":
+            self.stage.people = {name: identity(name) for name in USERS}
 
     def start(self, role: str) -> None:
         """A process begins: ``client``, ``service``, or the second one of either."""
