@@ -52,7 +52,7 @@ from castile.store.records import OutboxRow, ReplyRow, SourceRecord
 from castile.target import target
 from castile.transport.adapters import adapted
 from castile.transport.carrier import Carrier
-from castile.transport.http import HTTP, HTTPClient
+from castile.transport.http import HTTPClient
 from castile.transport.wire import KeyLog, WireLog
 from castile.versions import WSSC
 from castile.waiting import Apart
@@ -220,12 +220,8 @@ class Front:
         store = _location(quality, store)
         settings = settings or Settings()
         self._timeout = settings.timers.call_timeout if timeout is None else timeout
-        self._http: HTTP = (
-            HTTPClient(settings.limits, settings.timers, clock=clock)
-            if http is None
-            else adapted(http, settings.limits, clock)
-        )
-        self._owns_http = http is None
+        own = HTTPClient(settings.limits, settings.timers, clock=clock) if http is None else None
+        self._http, self._owns_http = own or adapted(http, settings.limits, clock), own is not None
         self._on_reply = on_reply
         wanted = (str(address), policy, service, port, settings)
         held = _held(credentials, service_certificate)
@@ -254,15 +250,7 @@ class Front:
                 trust=who.trust,
                 keylog=keylog.write if keylog else None,
             )
-            carrier = Carrier(party, self._http, WireLog.from_environment())
-            pump = Pump(party, carrier, self._hand_over if on_reply is not None else None)
-            try:
-                pump.recover()
-            except BaseException:  # nobody will ever close what nobody has
-                self._close_http()
-                party.store.close()
-                raise
-            return pump
+            return self._started(party)
 
         self._limits = settings.limits
         self._make_engine = engine
@@ -271,6 +259,17 @@ class Front:
         if self._at_once:
             self._pump  # noqa: B018 - so that what can't be opened is told here
         _clients.add(self)
+
+    def _started(self, party: Party) -> Pump:
+        carrier = Carrier(party, self._http, WireLog.from_environment())
+        pump = Pump(party, carrier, self._hand_over if self._on_reply is not None else None)
+        try:
+            pump.recover()
+        except BaseException:  # nobody will ever close what nobody has
+            self._close_http()
+            party.store.close()
+            raise
+        return pump
 
     def _close_http(self) -> None:
         if self._owns_http:

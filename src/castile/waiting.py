@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from castile.errors import TransportError
 from castile.transport.http import HTTP, HTTPRequest, HTTPResponse
@@ -23,27 +24,27 @@ from castile.transport.http import HTTP, HTTPRequest, HTTPResponse
 T = TypeVar("T")
 
 
-class Wait(Generic[T]):
+class Wait(ABC, Generic[T]):
     """One wait, told to whoever runs the coroutine."""
 
     def __await__(self) -> Generator[Wait[T], T, T]:
         return (yield self)
 
+    @abstractmethod
     def block(self) -> T:
         """Wait in this thread."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def suspend(self) -> T:
         """Wait in this task."""
-        raise NotImplementedError
 
 
-Work = Coroutine[Wait[Any], Any, T]
+Work = Coroutine[Wait[object], object, T]
 
 
 def blocking(work: Work[T]) -> T:
     """Run it here, in this thread."""
-    step: Callable[[], Wait[Any]] = partial(work.send, None)
+    step: Callable[[], Wait[object]] = partial(work.send, None)
     while True:
         try:
             wait = step()
@@ -60,7 +61,7 @@ def blocking(work: Work[T]) -> T:
 
 async def looping(work: Work[T]) -> T:
     """Run it here, in this task. Cancelled, it ends in good order: see the single waits."""
-    step: Callable[[], Wait[Any]] = partial(work.send, None)
+    step: Callable[[], Wait[object]] = partial(work.send, None)
     while True:
         try:
             wait = step()
@@ -248,6 +249,6 @@ class _Held:
         self._turn.leave(self._place)
 
 
-def _forget(future: asyncio.Future[Any]) -> None:
+def _forget(future: asyncio.Future[T]) -> None:
     """Nobody looks at it any more. It isn't cancelled: that would cancel what it wraps."""
     future.add_done_callback(lambda done: done.cancelled() or done.exception())

@@ -90,6 +90,8 @@ def test_both_clients_have_the_same_methods(sync: type) -> None:
         if isinstance(method, property):
             assert isinstance(other, property)
             continue
+        if method is other:  # what waits for nothing is the same in both
+            continue
         if name == "sequence_for":  # it only names one
             assert inspect.signature(method).parameters == inspect.signature(other).parameters
             continue
@@ -182,7 +184,8 @@ def test_a_cancelled_call_leaves_a_store_that_can_go_on(bank: Bank, tmp_path: Pa
                 with contextlib.suppress(asyncio.CancelledError):  # or it was faster
                     assert await call == body(number)
             assert await client.sequence.wait_until_acknowledged(10)
-            assert not client._pump._leased
+            while client._pump._leased:  # by threads that hear the last answers
+                await asyncio.sleep(0.01)
             assert not client._pump.callers.waiting
             for number in range(0, 30, 3):  # the key finds what came of it, or sends it now
                 assert await client.call_raw("urn:test/Echo", body(number), key=str(number)) == body(number)

@@ -102,12 +102,19 @@ class _Adapter:
     """What the adapters share."""
 
     def __init__(self, session: object, most: int, clock: Clock) -> None:
-        self._session = session
+        self._given: object | None = session
         self._most = most
         self._clock = clock
 
     def close(self) -> None:
-        """The session is its owner's to close."""
+        """Let go of the session, which is its owner's to close."""
+        self._given = None
+
+    @property
+    def _session(self) -> object:
+        if self._given is None:
+            raise UsageError("this HTTP client is closed")
+        return self._given
 
     def _left(self, deadline: float) -> float:
         left = deadline - self._clock().tick

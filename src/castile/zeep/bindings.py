@@ -43,6 +43,7 @@ def called() -> Called | None:
 
 @contextmanager
 def calling(client: Any, binding: Any, operation: str) -> Iterator[None]:
+    """While zeep sends this."""
     token = _called.set(Called(client, binding, operation))
     try:
         yield

@@ -34,6 +34,8 @@ class InnerHTTP:
             if self._loop is None or not self._loop.is_running():
                 raise TransportError("the loop of the inner transport doesn't run")
             return asyncio.run_coroutine_threadsafe(self.apost(request, timeout), self._loop).result()
+        if self._inner is None:
+            raise UsageError("this HTTP client is closed")
         try:
             answer = timed(self._inner, timeout).post(request.url, request.body, dict(request.headers))
         except Exception as error:
@@ -52,7 +54,8 @@ class InnerHTTP:
         return self._response(answer)
 
     def close(self) -> None:
-        """The transport is its owner's to close."""
+        """Let go of the transport, which is its owner's to close."""
+        self._inner = None
 
     def _response(self, answer: Any) -> HTTPResponse:
         if getattr(answer, "history", None):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -77,7 +78,7 @@ class _Exchange(Generic[C]):
         return fault(self.asked.soap, received.fault)
 
 
-class _Shared(Generic[C]):
+class _Shared(ABC, Generic[C]):
     """What both transports are."""
 
     binding_classes = BINDINGS
@@ -138,9 +139,9 @@ class _Shared(Generic[C]):
             return adapted(given, self._settings.limits)
         return self._own
 
+    @abstractmethod
     def _loader(self, session: object) -> Any:
         """What loads documents, and carries what has no policy, where the user gave no inner transport."""
-        raise NotImplementedError
 
     # what zeep asks of a transport
 
@@ -279,8 +280,8 @@ class _Shared(Generic[C]):
                 self._clients[address, port.binding] = found
             return found
 
-    def _made(self, address: str, **options: Any) -> C:
-        raise NotImplementedError
+    @abstractmethod
+    def _made(self, address: str, **options: Any) -> C: ...
 
     def _warn(self, call: Called | None, asked: Asked) -> None:
         """Say once what becomes of plug-ins that do castile's work (CL-11)."""
