@@ -13,6 +13,7 @@ from castile.clock import Now
 from castile.conversations import Conversations
 from castile.endpoint import recover, requests
 from castile.endpoint.party import Party, reliability_log
+from castile.endpoint.turn import SWEPT_ROWS
 from castile.errors import CastileError
 from castile.protocol import source
 from castile.store import Transaction
@@ -21,8 +22,6 @@ from castile.waiting import Gate, Turn, blocking
 
 SWEEP: Final = 60.0
 """Seconds between two looks for what has outlived its retention."""
-SWEPT_ROWS: Final = 256
-"""At most, in one step."""
 
 
 @dataclass(slots=True)

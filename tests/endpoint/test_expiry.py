@@ -17,7 +17,7 @@ SETTINGS = fast(
 MOMENTS = {"before its end": LIFE - 5, "after its end": LIFE + 5, "late in the window": 2 * LIFE - 5}
 
 
-@pytest.mark.row("F11", "F12", "F37", "SC-27", "I11")
+@pytest.mark.row("F11", "F12", "F37", "ST-31", "SC-27", "I11")
 @pytest.mark.parametrize("restarted", [False, True])
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("family", FAMILIES)
@@ -45,7 +45,7 @@ def test_inside_the_window(pairs: Pairs, tmp_path: Path, family: str, moment: st
     client.close()
 
 
-@pytest.mark.row("F12", "RM-58", "I6", "I11")
+@pytest.mark.row("F12", "RM-58", "ST-31", "I6", "I11")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_outside_the_window(pairs: Pairs, family: str) -> None:
     """Nothing is sent under it any more: the numbers are in doubt, and new work goes on."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import castile
 from castile.errors import StoreDamaged
 from castile.store import Store
 from tests.endpoint.conftest import Pairs
@@ -85,3 +86,18 @@ def test_whoever_waits_for_a_damaged_row_is_told_at_once(pairs: Pairs, tmp_path:
             waiting.result(30)
         assert time.monotonic() - started < 20
     client.close(keep=True)
+
+
+@pytest.mark.row("ST-11", "ST-12")
+def test_a_service_sweeps_without_any_token_too(pairs: Pairs) -> None:
+    """What nobody asks for any more goes when the next sequence is made."""
+    clock = Moved()
+    pair = pairs(
+        castile.EndpointPolicy.of("1.3", secure=False), clock=clock, settings=fast(retention=RETENTION)
+    )
+    for number in range(3):
+        client = pair.client()
+        assert client.call_raw("urn:test/Echo", body(number)) == body(number)
+        client.close()
+        clock.seconds += RETENTION + 10
+    assert counts(pair.party.store)["destinations"] == 1

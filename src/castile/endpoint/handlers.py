@@ -126,6 +126,7 @@ def create_sequence(turn: Turn) -> Outcome:
         return Outcome(Reply(_created(turn, known)))
     _check_addresses(turn, body)
     _check_caps(turn)
+    turn.make_room()
     limits = party.settings.limits
     offer = body.offer if party.policy.two_way else None
     state = Destination(

@@ -7,7 +7,6 @@ Each is one transaction: no context or key exists for a request that failed (TR-
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final
 
 from castile.endpoint import agreement
 from castile.endpoint.kinds import Kind
@@ -22,9 +21,6 @@ from castile.protocol.faults import trust_violation
 from castile.store.records import ContextRecord
 from castile.versions import Conversation, Trust
 
-SWEPT_ROWS: Final = 256
-"""Old rows that go, at most, when a context is made or renewed."""
-
 
 def issue(turn: Turn) -> Outgoing:
     """Answer a RequestSecurityToken for a security context token (WS-SC, 3)."""
@@ -33,7 +29,7 @@ def issue(turn: Turn) -> Outgoing:
     if body.request_type != "Issue":
         raise trust_violation(edition.namespace, "InvalidRequest", "the action asks for an Issue")
     request = _request(turn, body, turn.inbound.verified.principal or "")
-    _make_room(turn)
+    turn.make_room()
     # Of whom nobody knows the name there may be many.
     own = turn.tx.count_contexts(party.side, request.principal) if request.principal else 0
     census = issuer.Census(own, turn.tx.count_contexts(party.side))
@@ -79,17 +75,11 @@ def renew(turn: Turn) -> Outgoing:
         after_expiry=party.settings.allow_renewal_after_expiry,
     )
     state, _ = issuer.step(context, event, turn.now, party.settings)
-    _make_room(turn)
+    turn.make_room()
     turn.tx.save_context(replace(record, state=state, expires=state.expires))
     party.keyring.forget(state.identifier)  # which keys it has now is read again at need
     answer = issuer.answer(request, granted, state.identifier, instance, entropy)
     return _issued(turn, Kind.RENEW_RESPONSE, answer, secret)
-
-
-def _make_room(turn: Turn) -> None:
-    """What nothing can refer to any more goes (SC-33): each new key makes room for the next, also
-    where one context is renewed for ever."""
-    turn.tx.sweep(turn.now, SWEPT_ROWS)
 
 
 def _request(turn: Turn, body: trust.RequestSecurityToken, principal: str) -> issuer.Request:

@@ -7,7 +7,7 @@ one breath, so that no rule can read a sequence's state for a message that may n
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from castile.clock import Now
 from castile.endpoint.binding import prove_possession
@@ -30,6 +30,8 @@ from castile.store.records import ContextRecord, DestinationRecord, SourceRecord
 from castile.versions import WST, Reliability
 
 T = TypeVar("T")
+SWEPT_ROWS: Final = 256
+"""Old rows that go, at most, in one step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +245,11 @@ class Turn:
     def carry_out(self, record: SourceRecord, actions: tuple[SourceAction, ...]) -> list[str]:
         """`carry_out` in this turn."""
         return carry_out(self.tx, record, actions, self.now)
+
+    def make_room(self) -> None:
+        """What nothing can refer to any more goes (SC-33, ST-12): each new key and each new sequence
+        makes room for the next."""
+        self.tx.sweep(self.now, SWEPT_ROWS)
 
     def prove(self, context: str | None) -> None:
         """This message proves possession of `context` as its kind must."""
