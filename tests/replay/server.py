@@ -56,8 +56,7 @@ class Server:
         options: dict[str, Any] = {}
         if any(each.endorsing or each.binding == "asymmetric" for each in sections):
             options["trust"] = [names["client"]]
-        self.service = castile.Service(
-            policy=self.policy,
+        self.service = self.offered(
             credentials=castile.Certificate(names["service"]),
             users=self.recording.keys.users,
             settings=SETTINGS,
@@ -66,8 +65,13 @@ class Server:
             new_id=self.source.new_id,
             **options,
         )
+
+    def offered(self, **options: Any) -> castile.Service:
+        """The service, by its policy."""
+        service = castile.Service(policy=self.policy, **options)
         for action in self.actions:
-            self.service.raw(action)(self.handle)
+            service.raw(action)(self.handle)
+        return service
 
     @property
     def actions(self) -> set[str]:
