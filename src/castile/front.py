@@ -223,14 +223,9 @@ class Front:
         own = HTTPClient(settings.limits, settings.timers, clock=clock) if http is None else None
         self._http, self._owns_http = own or adapted(http, settings.limits, clock), own is not None
         self._on_reply = on_reply
-        wanted = (str(address), policy, service, port, settings)
-        held = _held(credentials, service_certificate)
-        strict = validate == "strict"
-        self._target = endpoint = cache(partial(target, *wanted, held=held, strict=strict))
-
-        @cache
-        def identity() -> _Identity:
-            return _Identity.of(credentials, trust, service_certificate)
+        held, wanted = _held(credentials, service_certificate), (str(address), policy, service, port)
+        self._target = endpoint = cache(partial(target, *wanted, settings, validate, held))
+        identity = cache(partial(_Identity.of, credentials, trust, service_certificate))
 
         def engine() -> Pump:
             where, who, keylog = endpoint(), identity(), KeyLog.from_environment()

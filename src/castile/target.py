@@ -65,9 +65,8 @@ def target(
     service: str | None,
     port: str | None,
     settings: Settings,
-    *,
+    validate: str,
     held: Held,
-    strict: bool,
 ) -> Target:
     """The endpoint that a client's arguments mean; a WSDL is loaded for it.
 
@@ -88,7 +87,7 @@ def target(
     policy = _policy(chosen, held, settings) if policy is None else replace(policy, soap=chosen.soap)
     if not chosen.described.address:
         raise UsageError(f"the port {chosen.name} of the WSDL has no address")
-    calls = Calls(contract, chosen, settings.limits, addressed=policy.addressed, strict=strict)
+    calls = Calls(contract, chosen, settings.limits, addressed=policy.addressed, validate=validate)
     return Target(chosen.described.address, policy, calls)
 
 

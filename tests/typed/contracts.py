@@ -43,11 +43,11 @@ def contract(name: str) -> Contract:
 
 
 @lru_cache(maxsize=8)
-def codec(name: str, *, strict: bool = True) -> Codec:
-    return Codec(contract(name), Limits(), strict=strict)
+def codec(name: str, validate: str) -> Codec:
+    return Codec(contract(name), Limits(), validate)
 
 
-def values(operation: str, *, strict: bool = True) -> Values:
+def values(operation: str, validate: str = "strict") -> Values:
     """The codec of an operation, whichever WSDL it is of."""
     name = "bank" if operation in contract("bank").ports[0].operations else "rpc"
-    return codec(name, strict=strict).operation(contract(name).ports[0].operations[operation])
+    return codec(name, validate).operation(contract(name).ports[0].operations[operation])

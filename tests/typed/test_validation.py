@@ -207,7 +207,7 @@ def test_an_invalid_body_is_refused_with_its_path(case: Row) -> None:
 @pytest.mark.parametrize("case", TABLE, ids=str)
 def test_what_zeep_alone_lets_pass(case: Row, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL)
-    lenient = values(case.operation, strict=False)
+    lenient = values(case.operation, "off")
     try:
         lenient.decode_request(case.body)
         passes = True

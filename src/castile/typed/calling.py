@@ -43,10 +43,10 @@ class Calls:
     """The operations of one port."""
 
     def __init__(
-        self, contract: Contract, port: Port, limits: Limits, *, addressed: bool, strict: bool = True
+        self, contract: Contract, port: Port, limits: Limits, *, addressed: bool, validate: str = "strict"
     ) -> None:
         self.port, self._addressed = port, addressed
-        self._codec = Codec(contract, limits, strict=strict)
+        self._codec = Codec(contract, limits, validate)
         self._known: dict[str, Values] = {}
 
     def request(

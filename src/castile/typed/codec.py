@@ -32,11 +32,13 @@ Arguments = dict[str, object]
 class Codec:
     """The messages of a contract as values.
 
-    `strict` False leaves the schema unasked, for peers whose messages break their own. Raises
+    `validate` "off" leaves the schema unasked, for peers whose messages break their own. Raises
     `UsageError` where the schemas of the WSDL are none.
     """
 
-    def __init__(self, contract: Contract, limits: Limits, *, strict: bool = True) -> None:
+    def __init__(self, contract: Contract, limits: Limits, validate: str = "strict") -> None:
+        if validate not in ("strict", "off"):
+            raise UsageError(f"validate={validate!r}: 'strict' or 'off' is wanted")
         self._limits = limits
         schemas = Schemas(contract)
         self._names: dict[Message, str] = {}
@@ -46,7 +48,7 @@ class Codec:
                     if message is not None and message.wrapper is not None:
                         self._names.setdefault(message, f"message-{len(self._names)}")
         rpc = {name: message for message, name in self._names.items()}
-        self._validator: Validator | None = schemas.validator(rpc) if strict else None
+        self._validator: Validator | None = schemas.validator(rpc) if validate == "strict" else None
         self._types = zeep.xsd.Schema(schemas.documents, _Nowhere(), None)
 
     def operation(self, operation: Operation) -> Values:
@@ -197,13 +199,6 @@ class Values:
         self._faults = {
             each.name: (each, Shape(each.element, codec.element(each.element), each.name))
             for each in operation.faults
-        }
-        self._headers = {
-            direction: {
-                part.name: codec.part(part, f"a header of {operation.name}") for part in message.headers
-            }
-            for direction, message in (("request", operation.request), ("response", response))
-            if message is not None
         }
 
     @property

@@ -52,9 +52,9 @@ Answered = bytes | Coroutine[object, object, bytes | None] | None
 class Operations:
     """The functions of a contract's operations, shared by its ports."""
 
-    def __init__(self, contract: Contract, limits: Limits, *, strict: bool = True) -> None:
+    def __init__(self, contract: Contract, limits: Limits, validate: str = "strict") -> None:
         self.contract = contract
-        self._codec = Codec(contract, limits, strict=strict)
+        self._codec = Codec(contract, limits, validate)
         self._offered: dict[str, Offered] = {}
         self.before: list[Hook] = []
         self.after: list[Hook] = []
