@@ -555,6 +555,13 @@ def schema(documents: Mapping[str, bytes], root: str) -> etree.XMLSchema:
         raise UsageError("no schema: " + (" ".join(reasons[:3]) or str(error))) from None
 
 
+def indented(octets: bytes) -> str:
+    """Our own bytes, an element a line, for people."""
+    root = _build(octets)
+    etree.indent(root)
+    return etree.tostring(root, encoding="unicode")
+
+
 def inside(element: Element) -> list[Element]:
     """The child elements, comments left out."""
     return [child for child in element if isinstance(child.tag, str)]

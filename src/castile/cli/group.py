@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "demo": "castile.demo.command:demo",
     "explain": "castile.cli.explain:explain",
     "inspect": "castile.cli.inspect:inspect",
+    "lint": "castile.cli.inspect:lint",
     "sequences": "castile.cli.sequences:sequences",
     "serve": "castile.cli.serve:serve",
     "store": "castile.cli.store:store",

@@ -1,87 +1,146 @@
-"""``castile inspect``: what a WSDL offers and asks for."""
+"""``castile inspect``: what a WSDL offers and asks for; ``castile lint``: what is wrong with a policy."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 
-from castile.errors import PolicyError
-from castile.policy.description import Port
+from castile.inspecting import Inspected, Inspection, as_json, finding_json, lines, of_policy
+from castile.inspecting import inspect as look
+from castile.messages.policy import Policy, render
+from castile.policy.attachment import Attachments
+from castile.policy.documents import Documents, kind_of
+from castile.policy.findings import Finding
+from castile.policy.lint import lint as lint_policy
+from castile.policy.sets import policy_set, policy_sets
+from castile.policy.wsdl import describe
+from castile.transport.documents import Loader
+from castile.versions import WSP_1_5
+from castile.xml import indented
+
+SERVICE = click.option("--service", metavar="NAME", help="Only the ports of this service.")
+PORT = click.option("--port", metavar="NAME", help="Only this port.")
+ALLOW = click.option("--allow", multiple=True, metavar="HOST", help="Another server to import from.")
+JSON = click.option("--json", "as_data", is_flag=True, help="Write JSON.")
+IGNORE = click.option("--ignore", multiple=True, metavar="ASSERTION", help="An assertion to pass over.")
+STRICT = click.option("--strict", is_flag=True, help="Refuse the assertions of unknown vendors too.")
 
 
-@click.command(epilog="Exit status: 0 all is well, 1 something can't be used, 2 it is no WSDL.")
+@click.command(epilog="Exit status: 0 usable, 1 something can't be honoured, 2 no WSDL, 3 not reached.")
 @click.argument("wsdl", metavar="WSDL")
-@click.option("--service", metavar="NAME", help="Only the ports of this service.")
-@click.option("--port", metavar="NAME", help="Only this port.")
-@click.option("--strict", is_flag=True, help="Refuse assertions of vendors that castile doesn't know.")
-@click.option("--ignore", multiple=True, metavar="NAME", help="Pass over this assertion.")
-@click.option("--policy", is_flag=True, help="Show each port's policy as WS-Policy too, as castile reads it.")
-@click.option("--allow", multiple=True, metavar="HOST", help="Another server that the WSDL may import from.")
+@SERVICE
+@PORT
+@click.option("--policy", "as_policy", is_flag=True, help="Write the effective policies, as WS-Policy.")
+@STRICT
+@IGNORE
+@ALLOW
+@JSON
 def inspect(
     wsdl: str,
     service: str | None,
     port: str | None,
+    as_policy: bool,
     strict: bool,
     ignore: tuple[str, ...],
-    policy: bool,
     allow: tuple[str, ...],
+    as_data: bool,
 ) -> None:
-    """Say what a WSDL, a file or the address of one, offers and asks for.
+    """Say what a WSDL offers and asks for: its operations, its policy in words, which parts of which
+    messages are signed and encrypted, which credentials a client must bring, what is weak or can't be
+    honoured, and a call that runs when pasted.
+
+    WSDL is a file or the address of one. What it imports comes from its own server only, unless
+    --allow names another.
 
     \b
         castile inspect service.wsdl
-        castile inspect https://example.com/service?wsdl
+        castile inspect https://example.com/service?wsdl --json
     """
-    from castile.policy.wsdl import describe
-    from castile.transport.documents import Loader
-
-    description = describe(Loader(allow=allow).load(wsdl))
-    ports = [
-        each for each in description.ports if service in (None, each.service) and port in (None, each.name)
-    ]
-    usable = [_usable(each, strict=strict, ignore=ignore, policy=policy) for each in ports]
-    for refused in description.refused:
-        click.echo(f"{refused.service}/{refused.name}: refused: {refused.reason}")
-    for finding in description.findings:
-        click.echo(str(finding))
-    sys.exit(0 if usable and all(usable) and not description.refused else 1)
+    documents = Loader(allow=allow).load(wsdl)
+    description = describe(documents)
+    found = look(documents, description, service=service, port=port, strict=strict, ignore=ignore)
+    if as_data:
+        click.echo(json.dumps(as_json(found), indent=2))
+    else:
+        for line in _policies(found) if as_policy else lines(found):
+            click.echo(line)
+    sys.exit(0 if found.usable else 1)
 
 
-def _usable(port: Port, *, strict: bool, ignore: tuple[str, ...], policy: bool) -> bool:
-    """Whether castile can speak with this port; shows it."""
-    from castile.policy.lint import lint
-    from castile.policy.parse import CREDENTIALS, needs, read, refusals
-    from castile.policy.render import render
-    from castile.policy.words import words
-
-    for line in _port(port):
-        click.echo(line)
-    try:
-        reading = read(port, strict=strict, ignore=ignore)
-    except PolicyError as error:
-        click.echo(f"  can't be used: {error}")
-        return False
-    for line in words(reading.policy):
-        click.echo(f"  {line}")
-    for name in sorted(needs(reading.policy)):
-        click.echo(f"  wanted: {CREDENTIALS[name]}")
-    for finding in (*reading.findings, *lint(reading.policy)):
-        click.echo(f"  {finding}")
-    for refusal in refusals(reading.refused):
-        click.echo(f"  can't be used: {refusal}")
-    if policy:
-        rendered = render(reading.policy)
-        for each in (rendered.endpoint, rendered.message):
-            click.echo(f"  {rendered.xml(each).decode()}")
-    return True
+def _policies(inspection: Inspection) -> Iterator[str]:
+    for each in inspection.ports:
+        rows: dict[Policy, list[str]] = {each.port.alternatives: ["the endpoint"]}
+        for (name, direction), policy in each.port.message_alternatives.items():
+            rows.setdefault(policy, []).append(f"the {direction} of {name}")
+        for policy, subjects in rows.items():
+            named = f"{each.name}: {', '.join(subjects)}".replace("--", "- -")
+            yield f"<!-- {named} -->"
+            yield indented(render(policy, WSP_1_5))
 
 
-def _port(port: Port) -> Iterator[str]:
-    yield f"{port.service}/{port.name}: {port.soap.name} at {port.address or 'no address'}"
-    for operation in port.operations:
-        yield f"  {operation.name}{' (one-way)' if operation.one_way else ''}: {operation.action}"
-    for attachment in port.attachments:
-        names = dict.fromkeys(each.name for alternative in attachment.policy for each in alternative)
-        yield f"  on {attachment.subject}: {', '.join(names) or 'nothing'}"
+@click.command(epilog="Exit status: 0 no error was found, 1 one was, 2 it is neither, 3 not reached.")
+@click.argument("source", metavar="POLICY-or-WSDL")
+@SERVICE
+@PORT
+@STRICT
+@IGNORE
+@ALLOW
+@JSON
+def lint(
+    source: str,
+    service: str | None,
+    port: str | None,
+    strict: bool,
+    ignore: tuple[str, ...],
+    allow: tuple[str, ...],
+    as_data: bool,
+) -> None:
+    """Say what is wrong, weak or unusual about a policy: of a WSDL, of a file that holds one policy,
+    or of a set that castile knows by name.
+
+    \b
+        castile lint service.wsdl
+        castile lint wcf-wshttp-username
+    """
+    named = source in policy_sets() or not {"/", "."} & set(source)
+    if named and not Path(source).exists():
+        found: list[tuple[str, Finding]] = [(source, each) for each in lint_policy(policy_set(source))]
+    else:
+        documents = Loader(allow=allow).load(source)
+        root = documents.root(documents.location)
+        if root is not None and kind_of(root) == "policy":
+            policy = Attachments(documents).policy(documents.location)
+            found = list(_told(of_policy(source, policy, strict=strict, ignore=ignore)))
+        else:
+            found = list(_linted(documents, service, port, strict, ignore))
+    if as_data:
+        click.echo(json.dumps([{"of": name, **finding_json(each)} for name, each in found], indent=2))
+    else:
+        for name, each in found:
+            click.echo(f"{name}: {each} [{each.code}]")
+        if not found:
+            click.echo(f"{source}: nothing to say")
+    sys.exit(1 if any(each.level == "error" for _, each in found) else 0)
+
+
+def _linted(
+    documents: Documents, service: str | None, port: str | None, strict: bool, ignore: tuple[str, ...]
+) -> Iterator[tuple[str, Finding]]:
+    found = look(documents, describe(documents), service=service, port=port, strict=strict, ignore=ignore)
+    for name, reason in found.refused:
+        yield name, Finding("error", "refused", reason)
+    for each in found.ports:
+        yield from _told(each)
+    for finding in found.description.findings:
+        yield found.description.location, finding
+
+
+def _told(inspected: Inspected) -> Iterator[tuple[str, Finding]]:
+    if inspected.reason:
+        yield inspected.name, Finding("error", "policy", inspected.reason)
+    for finding in inspected.findings:
+        yield inspected.name, finding

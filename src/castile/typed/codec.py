@@ -202,6 +202,11 @@ class Values:
         }
 
     @property
+    def request(self) -> Shape | None:
+        """What a request's Body holds; None: nothing."""
+        return self._request
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The arguments, in the order of the schema."""
         return self._request.names if self._request is not None else ()
