@@ -43,7 +43,7 @@ def test_001_vendors_assertions() -> None:
         assert any(re.match(where, each) for each in told), name
     shown = inspect(path)
     assert shown.exit_code == 0
-    assert "wanted: a user name and password" in shown.output
+    assert "Missing credentials:\n    a user name and password" in shown.output
 
 
 @pytest.mark.row("PO-08", "PO-10")
@@ -66,7 +66,7 @@ def test_003_policies_by_attribute() -> None:
     shown = inspect(path)
     assert shown.exit_code == 0
     assert "TLS is required, with a certificate of the client" in shown.output
-    assert "wanted: a certificate for TLS" in shown.output
+    assert "Missing credentials:\n    a certificate for TLS" in shown.output
 
 
 @pytest.mark.row("PO-03", "PO-10")
