@@ -51,10 +51,11 @@ class Bank:
             "settings": FAST,
         } | more
 
-    def service(self) -> castile.Service:
+    def service(self, **options: Any) -> castile.Service:
+        options.setdefault("policy", {SOAP12: self.policy})
         made = castile.Service(
             FOLDER / "bank.wsdl",
-            policy={SOAP12: self.policy},
+            **options,
             credentials=castile.Certificate(identity("service")),
             users=USERS,
             settings=FAST,
