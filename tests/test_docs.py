@@ -42,6 +42,7 @@ PUBLIC: Final = {
     "RequestContext",
     "Retry",
     "Service",
+    "TLS",
     "StoreError",
     "TransportError",
     "UsageError",

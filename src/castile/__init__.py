@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from castile import errors
     from castile.async_client import AsyncClient
     from castile.client import Client
-    from castile.credentials import Certificate, Username
+    from castile.credentials import TLS, Certificate, Username
     from castile.endpoint.deliver import RequestContext
     from castile.errors import (
         CastileError,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from castile.service import Service
 
 __all__ = [
+    "TLS",
     "AsyncClient",
     "CastileError",
     "Certificate",
@@ -62,6 +63,7 @@ _HOMES: Final = {
     "EndpointPolicy": "castile.policy",
     "RequestContext": "castile.endpoint.deliver",
     "Service": "castile.service",
+    "TLS": "castile.credentials",
     "Username": "castile.credentials",
     "explain": "castile.explaining",
     "policy_set": "castile.policy.sets",

@@ -41,8 +41,9 @@ class Client(Front):
     `service_certificate`: PEM, a file or an `x509.Certificate`; keys are sealed for it, and it may
     sign to us. `trust`: further certificates that may sign for the service, and issuers. `store`:
     a path; without one the quality of service is ``in_memory``. `timeout`: seconds for a call.
-    `on_reply`: told of replies that nobody waits for. `http`: another HTTP client. `random`,
-    `new_id`: sources of random bytes and of identifiers, for tests that must repeat.
+    `on_reply`: told of replies that nobody waits for. `http`: another HTTP client. `tls`: what the own
+    one shows and believes, for https. `random`, `new_id`: sources of random bytes and of identifiers,
+    for tests that must repeat.
 
     Several clients, in as many processes of a machine, may have the same store. One that was made
     before a ``fork()`` works in the child, too, where its first use opens everything anew (CL-30).

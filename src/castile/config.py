@@ -204,5 +204,24 @@ class Settings:
     """The alternative of a WSDL's policy to take, counted from 1; None: the safest that can be met."""
     legacy: bool = False
     """RSA 1.5 is read where the policy's suite asks for it: a padding that has been broken often."""
+    plain_transport: Literal["refuse", "loopback"] = "refuse"
+    """Where a policy leaves protection to TLS: "loopback" takes a connection of this machine to
+    itself for it, for tests and for a TLS proxy on the same machine that hides itself."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses, or networks such as 10.0.0.0/8, whose X-Forwarded-Proto a service believes: they
+    end TLS for it, and everybody else could only pretend to."""
+    allow_clear_password: bool = False
+    """A UsernameToken with its password goes out, and is taken, where neither TLS nor encryption
+    covers it: whoever listens has the password. For old services inside a network."""
     testing: bool = False
     """Allows lifetimes of seconds."""
+
+    @property
+    def insecure(self) -> tuple[str, ...]:
+        """The switches that are on and weaken something, for the log at every start."""
+        switches = {
+            "plain_transport": self.plain_transport != "refuse",
+            "allow_clear_password": self.allow_clear_password,
+            "legacy": self.legacy,
+        }
+        return tuple(name for name, on in switches.items() if on)

@@ -6,15 +6,17 @@ A secret may be given by reference instead of by value: ``env:NAME`` or ``file:P
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key, pkcs12
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key, pkcs12
 
 from castile.errors import UsageError
+from castile.transport.http import tls_context
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,37 @@ CertificateSource = str | bytes | Path | x509.Certificate
 
 TrustSource = CertificateSource | Iterable[CertificateSource]
 """One or several; a PEM text or file may hold several itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class TLS:
+    """How https addresses are reached; the server's certificate and name are always verified.
+
+    `authorities`: the only issuers that are believed, PEM text or files; without any the system's.
+    `certificate`: PEM file of the client's own certificate and key (RequireClientCertificate), which
+    `password` opens, or a reference to it such as ``env:NAME``.
+    """
+
+    authorities: TrustSource = ()
+    certificate: str | Path | None = None
+    password: str | None = field(default=None, repr=False)
+
+    def context(self) -> ssl.SSLContext:
+        """For the HTTP client. Raises `UsageError` for what can't be read."""
+        issuers = [each.public_bytes(Encoding.PEM).decode() for each in load_trust(self.authorities)]
+        made = tls_context("".join(issuers))
+        if self.certificate is None:
+            return made
+        # A text, also an empty one: without it OpenSSL would ask whoever sits at the terminal.
+        secret = resolve(self.password) if self.password is not None else ""
+        try:
+            made.load_cert_chain(self.certificate, password=secret)
+        except (OSError, ssl.SSLError) as error:
+            raise UsageError(
+                f"no certificate and key for TLS could be read from {self.certificate}: a PEM file with "
+                f"both, and its password, are wanted ({type(error).__name__})"
+            ) from None
+        return made
 
 
 def load_trust(source: TrustSource) -> tuple[x509.Certificate, ...]:

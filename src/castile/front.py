@@ -4,6 +4,7 @@ method does, written once as coroutines (`castile.waiting`)."""
 from __future__ import annotations
 
 import os
+import ssl
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from castile import xml
 from castile.clock import Clock, system
 from castile.config import Settings
 from castile.credentials import (
+    TLS,
     Certificate,
     CertificateSource,
     TrustSource,
@@ -29,12 +31,15 @@ from castile.credentials import (
     resolve,
 )
 from castile.endpoint import recover, requests
-from castile.endpoint.party import NewId, Party, reliability_log
+from castile.endpoint.channel import check_address
+from castile.endpoint.needs import check_sequences
+from castile.endpoint.party import NewId, Party, reliability_log, security_log
 from castile.endpoint.reports import report
 from castile.endpoint.requests import dismiss, in_doubt, why_in_doubt
 from castile.errors import (
     FaultReceived,
     NotReliable,
+    PolicyError,
     SequenceUnknown,
     SOAPFault,
     UsageError,
@@ -143,14 +148,45 @@ class _Identity:
         return cls(username, credential, load_trust(trust), certificate)
 
 
+def _own_http(settings: Settings, tls: TLS | ssl.SSLContext | None, clock: Clock) -> HTTPClient:
+    context = tls.context() if isinstance(tls, TLS) else tls
+    return HTTPClient(settings.limits, settings.timers, tls=context, clock=clock)
+
+
+def _shows(tls: TLS | ssl.SSLContext | None) -> bool:
+    """Whether a certificate of ours is shown in TLS; of an SSLContext nobody knows."""
+    return tls is not None and not (isinstance(tls, TLS) and tls.certificate is None)
+
+
 def _held(
-    credentials: Credential | Sequence[Credential] | None, service_certificate: CertificateSource | None
+    credentials: Credential | Sequence[Credential] | None,
+    service_certificate: CertificateSource | None,
+    tls: TLS | ssl.SSLContext | None,
 ) -> Held:
     """Which credentials there are, by the names that a policy's reading has for them."""
     rows = (credentials,) if isinstance(credentials, Credential) else credentials or ()
     held = {"username": Username, "certificate": Certificate}
     names = [name for name, kind in held.items() if any(isinstance(row, kind) for row in rows)]
-    return (*names, "service-certificate") if service_certificate is not None else tuple(names)
+    names += ["service-certificate"] if service_certificate is not None else []
+    return (*names, "tls-certificate") if _shows(tls) else tuple(names)
+
+
+def _check(address: str, policy: EndpointPolicy, settings: Settings, shown: bool | None) -> None:
+    """Whether a client can go to this address under this policy. Raises `PolicyError`.
+
+    `shown`: whether castile's own HTTP client shows a certificate; None: another one is used.
+    """
+    for switch in settings.insecure:
+        security_log.warning("Settings.%s is on, which weakens this client", switch)
+    check_address(address, policy, settings)
+    check_sequences(policy)
+    if policy.tls_client_certificate and shown is False:
+        raise PolicyError("the policy wants TLS with your certificate: give tls=castile.TLS(certificate=...)")
+    if policy.http_authentication not in (None, "basic") and shown is not None:
+        raise PolicyError(
+            f"the policy wants HTTP {policy.http_authentication} authentication: give a client that does "
+            "it as http="
+        )
 
 
 def _credentials(
@@ -181,8 +217,9 @@ class Front:
     sign to us. `trust`: further certificates that may sign for the service, and issuers. `store`:
     a path; without one the quality of service is ``in_memory``. `timeout`: seconds for a call.
     `on_reply`: told of replies that nobody waits for. `http`: another HTTP client, which is its
-    owner's to close: of castile's protocol, or a session of requests or httpx. `random`,
-    `new_id`: sources of random bytes and of identifiers, for tests that must repeat.
+    owner's to close: of castile's protocol, or a session of requests or httpx. `tls`: what castile's
+    own one shows and believes, for https. `random`, `new_id`: sources of random bytes and of
+    identifiers, for tests that must repeat.
 
     Several clients, in as many processes of a machine, may have the same store. One that was made
     before a ``fork()`` works in the child, too, where its first use opens everything anew (CL-30).
@@ -211,6 +248,7 @@ class Front:
         settings: Settings | None = None,
         timeout: float | None = None,
         http: object = None,
+        tls: TLS | ssl.SSLContext | None = None,
         on_reply: Callable[[Reply], None] | None = None,
         clock: Clock = system,
         random: Callable[[int], bytes] = os.urandom,
@@ -220,15 +258,19 @@ class Front:
         store = _location(quality, store)
         settings = settings or Settings()
         self._timeout = settings.timers.call_timeout if timeout is None else timeout
-        own = HTTPClient(settings.limits, settings.timers, clock=clock) if http is None else None
+        if http is not None and tls is not None:
+            raise UsageError("tls= is for castile's own HTTP client: configure the one in http= itself")
+        own = _own_http(settings, tls, clock) if http is None else None
         self._http, self._owns_http = own or adapted(http, settings.limits, clock), own is not None
         self._on_reply = on_reply
-        held, wanted = _held(credentials, service_certificate), (str(address), policy, service, port)
+        held = _held(credentials, service_certificate, tls)
+        wanted = (str(address), policy, service, port)
         self._target = endpoint = cache(partial(target, *wanted, settings, validate, held))
         identity = cache(partial(_Identity.of, credentials, trust, service_certificate))
 
         def engine() -> Pump:
             where, who, keylog = endpoint(), identity(), KeyLog.from_environment()
+            _check(where.address, where.policy, settings, None if http is not None else _shows(tls))
             party = Party(
                 side="client",
                 address=where.address,
@@ -256,7 +298,8 @@ class Front:
         _clients.add(self)
 
     def _started(self, party: Party) -> Pump:
-        carrier = Carrier(party, self._http, WireLog.from_environment())
+        basic = party.policy.http_authentication == "basic" and self._owns_http
+        carrier = Carrier(party, self._http, WireLog.from_environment(), basic=basic)
         pump = Pump(party, carrier, self._hand_over if self._on_reply is not None else None)
         try:
             pump.recover()

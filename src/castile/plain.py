@@ -10,17 +10,18 @@ from castile.endpoint.binding import prove_possession
 from castile.endpoint.contexts import context_keys
 from castile.endpoint.inbound import read
 from castile.endpoint.kinds import Kind
+from castile.endpoint.needs import check_client
 from castile.endpoint.outbound import Outgoing, prepare
 from castile.endpoint.party import Party
 from castile.errors import (
     CastileError,
     FaultReceived,
     PeerError,
-    PolicyError,
     SecurityFailure,
     SOAPFault,
     TransportError,
 )
+from castile.policy import ProtectionPolicy
 from castile.security.keys import ContextKey
 from castile.transport.carrier import Carrier
 
@@ -40,8 +41,10 @@ async def exchange(
     (SC-28). A context that the peer seems to have lost isn't used for the next message; this one
     isn't repeated, since without a sequence nobody would know it again.
     """
+    section = conversations.party.policy.protection(action, "request")
     for again in (True, False):
-        context = await conversations.identify(deadline)
+        contexts = section is not None and section.has_contexts
+        context = await conversations.identify(deadline) if contexts else None
         key = _key(conversations, context)
         try:
             return await _exchange(conversations, carrier, action, body, deadline, key, two_way=two_way)
@@ -75,6 +78,7 @@ async def _exchange(
     two_way: bool,
 ) -> bytes:
     party = conversations.party
+    section = party.policy.protection(action, "request")
     message_id = party.new_id()
     outgoing = Outgoing(
         Kind.APPLICATION,
@@ -83,7 +87,7 @@ async def _exchange(
         message_id=message_id,
         reply_expected=two_way,
         addressed=party.policy.addressed,
-        key=key or _certificate(party),
+        key=key or _certificate(party, section),
     )
     if key is not None:
         conversations.freshen(key.identifier)
@@ -95,32 +99,32 @@ async def _exchange(
                 raise TransportError("the peer took the message and gave no answer")
             return b""
         confirmations = (protected.signature_values,)
-        inbound = read(party, payload, party.now(), request=False, confirmations=confirmations)
-    if party.policy.application is None or key is not None:
-        prove_possession(inbound.verified, Kind.PLAIN, key.identifier if key is not None else None)
-    else:
+        inbound = read(
+            party, payload, party.now(), request=False, confirmations=confirmations, asked=action
+        )
+    protected_too = party.policy.answering(inbound.addressing.action, action) is not None
+    if key is not None and protected_too:
+        prove_possession(inbound.verified, Kind.PLAIN, key.identifier)
+    elif protected_too:
         await conversations.reject_replay(inbound)
-    section = party.policy.application
-    symmetric = section is not None and section.binding == "symmetric"
-    if symmetric and protected.key is not None and inbound.verified.primary != protected.key.identity:
+    sealed = section is not None and section.binding == "symmetric" and protected.key is not None
+    if sealed and protected_too and inbound.verified.reply_key != protected.key:
         raise SecurityFailure("the answer is under the key of another request", part="wsse:Security")
     if two_way and party.policy.addressed and inbound.addressing.relates_to != message_id:
         raise PeerError("the answer relates to another message")
     if isinstance(inbound.body, SOAPFault):
-        secured = party.policy.application is not None
+        secured = bool(inbound.verified.signatures) or inbound.verified.transport is not None
         raise FaultReceived(inbound.body, authenticated=secured, exchange=inbound.exchange)
     return inbound.content
 
 
-def _certificate(party: Party) -> x509.Certificate | None:
-    """The service's certificate, where the policy has messages protected by certificates alone."""
-    if party.policy.application is None or party.policy.has_contexts:
+def _certificate(party: Party, section: ProtectionPolicy | None) -> x509.Certificate | None:
+    """The service's certificate, where messages are sealed for it. Raises `PolicyError` where a
+    credential is missing."""
+    if section is None or section.has_contexts:
         return None
-    if party.certificate is None:
-        raise PolicyError(
-            "the policy has messages sealed for the service's certificate: give it as service_certificate="
-        )
-    return party.certificate
+    check_client(party, section)
+    return party.certificate if section.binding != "transport" else None
 
 
 def _key(conversations: Conversations, context: str | None) -> ContextKey | None:

@@ -29,9 +29,11 @@ from castile.clock import Clock, system
 from castile.config import Settings
 from castile.credentials import Certificate, TrustSource, load_trust
 from castile.endpoint import handlers
+from castile.endpoint.channel import over_tls
 from castile.endpoint.choosing import choose
 from castile.endpoint.deliver import Dispatcher, Handler, HandlerFunction
 from castile.endpoint.inbound import (
+    Around,
     Inbound,
     addressed,
     claimed_message_id,
@@ -40,10 +42,11 @@ from castile.endpoint.inbound import (
     receive,
 )
 from castile.endpoint.keyring import Users
+from castile.endpoint.needs import check_service
 from castile.endpoint.outbound import Pending, Reply, fault_message, prepare
-from castile.endpoint.party import NewId, Party, reliability_log
+from castile.endpoint.party import NewId, Party, reliability_log, security_log
 from castile.endpoint.replies import acknowledgement_reply
-from castile.errors import PeerError, PolicyError, Retry, SecurityFailure, StoreError, UsageError
+from castile.errors import PeerError, Retry, SecurityFailure, StoreError, UsageError
 from castile.messages.addressing import reference_headers
 from castile.messages.soap import Envelope
 from castile.policy.words import words
@@ -107,17 +110,9 @@ class Service:
         self._offers = offers(policy, contract, self._settings.ignore_assertions)
         if not rm_only:
             self._offers += plain_twins(self._offers)
-        policies = [offer.policy for offer in self._offers]
-        sections = [each for row in policies for each in (row.bootstrap, row.application) if each]
-        if credentials is None and any(each.protection_token == "x509" for each in sections):
-            raise PolicyError(
-                "the policy seals keys for the service: give credentials=castile.Certificate(...)"
-            )
-        if any(each.username for each in sections) and users is None:
-            raise PolicyError("the policy wants a UsernameToken: give users= with names and passwords")
         self._trust = load_trust(trust)
-        if not self._trust and any(each.endorsing or each.binding == "asymmetric" for each in sections):
-            raise PolicyError("clients sign with certificates: give trust= with theirs, or with issuers")
+        policies = [offer.policy for offer in self._offers]
+        check_service(policies, certificate=credentials is not None, trust=bool(self._trust), users=users)
         self._credentials, self._users = credentials, users
         self._random, self._new_id = random, new_id
         self._public_url, self._location, self._seal, self._clock = public_url, store, seal, clock
@@ -205,6 +200,7 @@ class Service:
             start=self.start,
             stop=self.stop,
             metadata=None if self._operations is None else self.describe,
+            trusted_proxies=self._settings.trusted_proxies,
         )
 
     @property
@@ -237,6 +233,8 @@ class Service:
         """Open the store and take up what an earlier process left (ST-30)."""
         if self._parties:
             return
+        for switch in self._settings.insecure:
+            security_log.warning("Settings.%s is on, which weakens this service", switch)
         handlers = self._handlers | self._functions()
         public = self._public_url
         key, certificate = self._credentials.load() if self._credentials else (None, None)
@@ -320,7 +318,9 @@ class Service:
             with_addresses = addressed(envelope, party.policy)
             relates_to = claimed_message_id(envelope, party.policy.addressing)
             check_label(arrival, envelope)
-            party, inbound = _read(fitting, envelope, arrival.soap_action)
+            tls = over_tls(self._settings, tls=arrival.secure, local=arrival.local)
+            around = Around(request=True, tls=tls, label=arrival.soap_action)
+            party, inbound = _read(fitting, envelope, around)
             reply = await self._accept(party, dispatcher, inbound)
         except PeerError as error:
             log_refusal(error)
@@ -399,10 +399,11 @@ class Service:
         if message.key is None and inbound is not None:
             # A fault of the bootstrap goes out unsecured, as WCF's do: its key is for one answer.
             key = inbound.verified.reply_key
-            if message.kind.bootstrap or isinstance(key, ContextKey) or _without_context(party):
-                message = replace(message, key=key)
+            fault = message.unsecured and not isinstance(key, ContextKey) and party.policy.has_contexts
+            if key is not None and not fault:
+                message = replace(message, key=key, unsecured=False)
         if inbound is not None:
-            message = replace(message, confirm=inbound.verified.values)
+            message = replace(message, confirm=inbound.verified.values, asked=inbound.addressing.action)
             if message.relates_to is not None:
                 copied = reference_headers(inbound.addressing, inbound.edition, fault=reply.status == 500)
                 message = replace(message, headers=message.headers + copied)
@@ -434,18 +435,12 @@ def _answers(handlers: Mapping[str, Handler], action: str) -> bool | None:
     return None if handler is None or handler.one_way is None else not handler.one_way
 
 
-def _without_context(party: Party) -> bool:
-    """Certificates protect the application's messages themselves."""
-    section = party.policy.application
-    return section is not None and section.protection_token == "x509"
-
-
-def _read(parties: Sequence[Party], envelope: Envelope, label: str | None) -> tuple[Party, Inbound]:
+def _read(parties: Sequence[Party], envelope: Envelope, around: Around) -> tuple[Party, Inbound]:
     """The message, under the first policy that it satisfies; else the first one's refusal."""
     first: PeerError | None = None
     for party in parties:
         try:
-            inbound = receive(party, envelope, party.now(), request=True, label=label)
+            inbound = receive(party, envelope, party.now(), around)
         except PeerError as error:
             first = first or error
             continue

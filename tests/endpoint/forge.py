@@ -20,7 +20,7 @@ from castile.security.keys import ContextKey
 from castile.store import Store
 from castile.store.records import ContextRecord
 from castile.versions import SOAP_1_1, Addressing, Reliability
-from tests.endpoint.pair import ADDRESS
+from tests.endpoint.pair import ADDRESS, TLS_ADDRESS
 
 OTHER = "http://service.test/other"
 """Another service, whose contexts are worth nothing here."""
@@ -45,7 +45,8 @@ class Forger:
         relates_to: str | None = None,
         reply: bool = False,
     ) -> bytes:
-        party = Party(self.side, ADDRESS, self.policy, self.store, os.urandom)
+        address = TLS_ADDRESS if self.policy.tls else ADDRESS
+        party = Party(self.side, address, self.policy, self.store, os.urandom)
         outgoing = Outgoing(
             kind,
             action or action_of(kind, self.policy),
@@ -55,6 +56,7 @@ class Forger:
             relates_to=relates_to,
             reply_expected=reply,
             key=self.key,
+            unsecured=self.key is None,
         )
         return prepare(party, outgoing, system()).payload
 

@@ -36,6 +36,7 @@ from castile.transport.http import HTTPRequest, HTTPResponse
 
 T = TypeVar("T")
 ADDRESS = "http://service.test/echo"
+TLS_ADDRESS = "https://service.test/echo"
 USERS = {"ada": "lovelace-secret", "mallory": "mallory-secret"}
 TIMERS = Timers(
     retransmit_interval=0.05,
@@ -156,6 +157,8 @@ class Network:
     sent: list[bytes] = field(default_factory=list)
     """Every request that a client sent, whether or not it came through."""
     down: bool = False
+    tls: bool = False
+    """The service is reached over TLS."""
     _late: list[bytes] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -179,7 +182,7 @@ class Network:
         """Hand these bytes to the service. What a service says after its end is heard by nobody."""
         service = self.service
         try:
-            answer = self.loop.run(service.receive(payload, Arrival("/", "")), timeout)
+            answer = self.loop.run(service.receive(payload, Arrival("/", "", secure=self.tls)), timeout)
         except castile.UsageError as error:
             raise castile.TransportError("the service is down") from error
         except TimeoutError as error:
@@ -245,8 +248,12 @@ class Pair:
 
     def __post_init__(self) -> None:
         self.service = self.make_service()
-        self.network = Network(self.loop, self.service)
+        self.network = Network(self.loop, self.service, tls=self.policy.tls)
         self.loop.run(self.service.start())
+
+    @property
+    def address(self) -> str:
+        return TLS_ADDRESS if self.policy.tls else ADDRESS
 
     @property
     def store_file(self) -> Path:
@@ -255,7 +262,7 @@ class Pair:
 
     def make_service(self) -> castile.Service:
         service = castile.Service(
-            public_url=ADDRESS,
+            public_url=self.address,
             policy=self.policies or self.policy,
             credentials=castile.Certificate(identity("service")),
             users=USERS,
@@ -281,8 +288,8 @@ class Pair:
     @property
     def certificates(self) -> bool:
         """Whether clients sign with certificates."""
-        sections = [(each.bootstrap, each.application) for each in self.policies or (self.policy,)]
-        return any(each.endorsing or each.binding == "asymmetric" for row in sections for each in row if each)
+        sections = [each for row in self.policies or (self.policy,) for each in row.protections]
+        return any(each.supports("x509") or each.binding == "asymmetric" for each in sections)
 
     def note(self, content: bytes, ctx: castile.RequestContext) -> None:
         """What a handler calls."""
@@ -305,12 +312,12 @@ class Pair:
         options.setdefault("clock", self.clock)
         options.setdefault("service_certificate", certificate())
         options.setdefault("policy", self.policy)
-        bootstrap = options["policy"].bootstrap
+        bootstrap = options["policy"].bootstrap or options["policy"].application
         if bootstrap is None or bootstrap.username:
             options.setdefault("credentials", castile.Username(user, USERS[user]))
         elif bootstrap.endorsing or bootstrap.binding == "asymmetric":
             options.setdefault("credentials", castile.Certificate(identity(user)))
-        client = castile.Client(ADDRESS, **options)
+        client = castile.Client(self.address, **options)
         self.clients.append(client)
         return client
 
@@ -332,11 +339,11 @@ class Pair:
 
     def receive(self, payload: bytes) -> HTTPAnswer:
         """These bytes arrive at the service."""
-        return self.loop.run(self.service.receive(payload, Arrival("/", "")))
+        return self.loop.run(self.service.receive(payload, Arrival("/", "", secure=self.network.tls)))
 
     def opened(self, payload: bytes) -> Inbound:
         """A request, read with the service's keys."""
-        return inbound.read(self.party, payload, self.party.now(), request=True)
+        return inbound.read(self.party, payload, self.party.now(), request=True, tls=self.network.tls)
 
     def close(self) -> None:
         self.network.down = True

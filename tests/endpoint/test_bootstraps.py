@@ -103,7 +103,7 @@ CHANGES: Final[list[dict[str, Any]]] = [
     {"protect_tokens": True, "reference": "issuer-serial", "initiator_reference": "thumbprint"},
     {"reference": "key-identifier", "initiator_reference": "issuer-serial"},
     {"reference": "direct", "initiator_reference": "key-identifier", "protect_tokens": True},
-    {"signature_confirmation": True, "parts": Parts().in_clear},
+    {"signature_confirmation": True},
 ]
 
 
@@ -121,8 +121,19 @@ def test_every_shape_of_a_bootstrap(pairs: Pairs, bootstrap: str, changes: dict[
         assert pair.contexts[0].principal == PRINCIPALS[bootstrap]
 
 
+@pytest.mark.row("TR-09")
+@pytest.mark.parametrize("bootstrap", BOOTSTRAPS)
+def test_a_bootstrap_in_clear_issues_nothing(pairs: Pairs, bootstrap: str) -> None:
+    """Whoever listens would have the key."""
+    pair = pairs(of(bootstrap, parts=Parts().in_clear))
+    with pair.client() as client, pytest.raises(castile.FaultReceived, match="RequestFailed"):
+        client.call_raw(ECHO, body(1))
+
+
 @pytest.mark.row("MS-02", "MS-04", "SC-11")
-@pytest.mark.parametrize("changes", CHANGES, ids=lambda row: "-".join(map(str, row.values())))
+@pytest.mark.parametrize(
+    "changes", [*CHANGES, {"parts": Parts().in_clear}], ids=lambda row: "-".join(map(str, row))
+)
 @pytest.mark.parametrize("derived", [True, False])
 def test_every_shape_of_the_application_s_messages(
     pairs: Pairs, changes: dict[str, Any], derived: bool

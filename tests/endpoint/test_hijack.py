@@ -45,6 +45,7 @@ from tests.endpoint.pair import (
     states,
     tables,
 )
+from tests.endpoint.tls import Credential, contexts
 
 SOAPS = (SOAP_1_2, SOAP_1_1)
 CONVERSATIONS: list[tuple[Bootstrap, str, SOAPVersion]] = [
@@ -61,6 +62,11 @@ each_conversation = pytest.mark.parametrize(
     CONVERSATIONS,
     ids=[f"{bootstrap}-{family}-{version.name}" for bootstrap, family, version in CONVERSATIONS],
 )
+OVER_TLS: list[tuple[Credential, str, SOAPVersion]] = [
+    ("username", "2005", SOAP_1_2),
+    ("username", "1.3", SOAP_1_1),
+    ("certificate", "1.3", SOAP_1_2),
+]
 CONTEXTS = ("none", "other principal", "other service", "cancelled")
 EVIL = b'<evil xmlns="urn:evil">1</evil>'
 
@@ -233,7 +239,22 @@ def test_forged_requests(
 ) -> None:
     """At the service: 15 kinds × 4 wrong contexts; refused, no row changed, and the owner goes on."""
     policy = castile.EndpointPolicy.of(family, soap=version, bootstrap=bootstrap)
-    pair = pairs(policy, folder=tmp_path)
+    refuse_all(pairs(policy, folder=tmp_path), family)
+
+
+@pytest.mark.row("F08", "CO-11", "N13", "RE-63")
+@pytest.mark.parametrize("derived", [False, True], ids=["direct", "derived"])
+@pytest.mark.parametrize(("credential", "family", "version"), OVER_TLS)
+def test_forged_requests_over_tls(
+    pairs: Pairs, tmp_path: Path, credential: Credential, family: str, version: SOAPVersion, derived: bool
+) -> None:
+    """The same where a context signs nothing but the Timestamp."""
+    policy = contexts(family, credential, derived=derived, soap=version)
+    refuse_all(pairs(policy, folder=tmp_path), family)
+
+
+def refuse_all(pair: Pair, family: str) -> None:
+    """Every kind of request under every wrong context."""
     wrong = wrong_keys(pair)
     assert list(wrong) == list(CONTEXTS)
     pair.network.log.clear()

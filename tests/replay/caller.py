@@ -28,6 +28,7 @@ from tests.replay.stage import Clock, Source, opened
 SETTINGS = Settings(
     timers=Timers(retransmit_interval=0.05, retransmit_limit=0.2, close_timeout=5.0, terminate_timeout=5.0),
     testing=True,
+    plain_transport="loopback",
 )
 
 
@@ -128,7 +129,7 @@ class Caller:
             options["credentials"] = castile.Username(user, password)
         elif any(each.endorsing or each.binding == "asymmetric" for each in sections):
             options["credentials"] = castile.Certificate(names["client"])
-        if sections:
+        if any(each.binding != "transport" for each in sections):
             options["service_certificate"] = names["service"][names["service"].index("-----BEGIN CERT") :]
         to = self.recording.exchanges[0].request.headers.to
         assert to is not None

@@ -19,8 +19,8 @@ from tests.conftest import shared
 from tests.security import recorded
 from tests.security.recorded import Keys, Opened
 
-LEFT_OUT = re.compile(r"-nego-|-tmc$")
-"""Negotiation inside SOAP and tokens over TLS are no part of this."""
+LEFT_OUT = re.compile(r"-nego-")
+"""Negotiation inside SOAP is no part of this."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from tests.replay.recording import Exchange, Recording
 from tests.replay.shapes import differences, shape
 from tests.replay.stage import Clock, Source, opened, post
 
-SETTINGS = Settings(timers=Timers(reply_wait=0.3), testing=True)
+SETTINGS = Settings(timers=Timers(reply_wait=0.3), testing=True, plain_transport="loopback")
+"""The recordings over TLS were made where it had ended: on one machine."""
 
 
 @dataclass(frozen=True)

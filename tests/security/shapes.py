@@ -7,8 +7,9 @@ from typing import Any
 
 from cryptography import x509
 
-from castile.messages.soap import Message
-from castile.policy import EndpointPolicy, ProtectionPolicy
+from castile.messages.soap import Header, Message
+from castile.policy import EndpointPolicy, ProtectionPolicy, SupportingToken
+from castile.policy.parts import NO_PARTS
 from castile.policy.suites import SUITES
 from castile.security import (
     ContextKey,
@@ -45,6 +46,12 @@ def context(suite: str = "Basic256", **changes: Any) -> ProtectionPolicy:
     return replace(ProtectionPolicy("context", SUITES[suite]), **changes)
 
 
+def transport(*supporting: SupportingToken, **changes: Any) -> ProtectionPolicy:
+    """A TransportBinding with these supporting tokens."""
+    section = ProtectionPolicy("transport", SUITES["Basic256"], "transport", supporting, NO_PARTS)
+    return replace(section, **changes)
+
+
 @dataclass(frozen=True)
 class Shape:
     """One message: how it is sent, and what its receiver expects."""
@@ -54,6 +61,8 @@ class Shape:
     request: bool = True
     sent: dict[str, Any] = field(default_factory=dict)
     """What differs in `Protection`."""
+    headers: tuple[Header, ...] = ()
+    """Behind those of addressing."""
 
     @property
     def secret(self) -> bytes:
@@ -74,14 +83,19 @@ class Shape:
 
     @property
     def message(self) -> Message:
-        return Message(SOAP_1_2, addressing("urn:transfers/Transfer", response=not self.request), BODY)
+        headers = (*addressing("urn:transfers/Transfer", response=not self.request), *self.headers)
+        return Message(SOAP_1_2, headers, BODY)
 
     def protection(self) -> Protection:
         policy, key = self.policy, context_key(FAMILIES[self.family], self.secret)
         signer, other = (self.client, self.service) if self.request else (self.service, self.client)
-        found: ContextKey | SealedKey | x509.Certificate = key
-        if policy.protection_token == "x509":
+        found: ContextKey | SealedKey | x509.Certificate | None = key
+        if policy.binding == "transport":
+            found = None
+        elif policy.protection_token == "x509":
             found = other.certificate if self.request or policy.binding == "asymmetric" else self.sealed
+        endorsing = [self.client] if policy.endorsing else []
+        contexts = [key] if policy.supports("context") else []
         made = Protection(
             policy,
             FAMILIES[self.family].conversation,
@@ -89,7 +103,8 @@ class Shape:
             self.request,
             username=("ada", "sesame") if policy.username and self.request else None,
             signer=signer,
-            endorsing=(self.client,) if policy.endorsing and self.request else (),
+            endorsing=(*endorsing, *contexts) if self.request else (),
+            certificate=self.client.certificate if self.request else None,
             confirm=CONFIRMED,
         )
         return replace(made, **self.sent)
@@ -106,6 +121,7 @@ class Shape:
             True,
             trust=Anchors.of([peer.certificate]),
             confirmations=None if self.request else (CONFIRMED,),
+            tls=True,
             legacy=True,
         )
         return replace(made, **changes)

@@ -18,7 +18,7 @@ from castile.messages.security import UsernameToken
 from castile.policy import USERNAME
 from castile.policy.parts import Parts
 from castile.policy.suites import HMAC_SHA1
-from castile.security import Trace, outgoing
+from castile.security import Trace, supporting
 from castile.security.anchors import Anchors
 from castile.security.certificates import CertificateKey
 from castile.security.encryption import CIPHERS
@@ -93,11 +93,12 @@ def with_digest(
 ) -> Shape:
     """A message whose UsernameToken gives a digest."""
 
-    def token(name: str, user: str, password: str) -> UsernameToken:
+    def token(row: object, credential: tuple[str, str], name: str, *_: object) -> UsernameToken:
+        user, password = credential
         made = UsernameToken(name, user, "", PASSWORD_DIGEST, bytes(16), "2026-09-22T12:26:40Z")
         return change(replace(made, password=password_digest(made, password.encode())))
 
-    monkeypatch.setattr(outgoing, "UsernameToken", token)
+    monkeypatch.setattr(supporting, "_with_password", token)
     return Shape(bootstrap("username", supporting=(replace(USERNAME, password="digest"),)))
 
 
@@ -107,9 +108,9 @@ def test_a_digest_where_the_policy_allows_it(monkeypatch: pytest.MonkeyPatch) ->
     assert shape.received().principal == "ada"
     with pytest.raises(SecurityFailure, match="password as text"):
         shape.received(policy=bootstrap("username"))
-    text = Shape(bootstrap("username", supporting=(replace(USERNAME, password="digest"),)))
     monkeypatch.undo()
-    assert text.received().principal == "ada"
+    assert shape.received().principal == "ada"
+    assert Shape(bootstrap("username")).received(policy=shape.policy).principal == "ada"
 
 
 @pytest.mark.row("MS-12", "MS-83")

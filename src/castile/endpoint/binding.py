@@ -55,11 +55,15 @@ def prove_possession(verified: Verified, kind: Kind, context: str | None) -> Non
 
     `context` is the SCT's Identifier, or None for a sequence without security, which any
     message on an unsecured endpoint may name. Raises `SecurityFailure`, in the one shape that
-    every refusal has, if no single signature by a key of that context covers the parts.
+    every refusal has, if no single signature by a key of that context covers the parts; over TLS
+    see `_over_tls`.
     """
     if context is None:
         if verified.signatures:
             raise _refusal(kind, "the sequence has no security context, the message has one")
+        return
+    if verified.transport is not None:
+        _over_tls(verified, kind, context)
         return
     cover = PARTS[kind]
     wanted = cover.always | {
@@ -69,6 +73,22 @@ def prove_possession(verified: Verified, kind: Kind, context: str | None) -> Non
         if signature.key.kind == "context" and signature.key.name == context and wanted <= signature.covered:
             return
     raise _refusal(kind, "the message isn't signed by a key of the sequence's security context")
+
+
+def _over_tls(verified: Verified, kind: Kind, context: str) -> None:
+    """Under a TransportBinding TLS covers the parts, and a request proves its context by a signature
+    over the Timestamp; what another key signs of the message is another's (CO-11).
+
+    A response is the service's whose certificate TLS has verified: it signs nothing.
+    """
+    if verified.transport == "response":
+        return
+    own = [each for each in verified.signatures if (each.key.kind, each.key.name) == ("context", context)]
+    others = {name for each in verified.signatures if each not in own for name in each.covered}
+    if not any("wsu:Timestamp" in each.covered for each in own):
+        raise _refusal(kind, "the Timestamp isn't signed by a key of the sequence's security context")
+    if any(name == "Body" or name.startswith("wsrm:") for name in others):
+        raise _refusal(kind, "a part of the sequence is signed by another key than its context's")
 
 
 def _refusal(kind: Kind, reason: str) -> SecurityFailure:

@@ -15,6 +15,7 @@ from castile.clock import Now
 from castile.endpoint import agreement
 from castile.endpoint.inbound import Inbound
 from castile.endpoint.kinds import Kind
+from castile.endpoint.needs import check_client
 from castile.endpoint.outbound import Key, Outgoing
 from castile.endpoint.party import Party
 from castile.errors import FaultReceived, PolicyError, SecurityFailure, SOAPFault
@@ -88,7 +89,8 @@ def renew(party: Party, state: Conversation, key: ContextKey, now: Callable[[], 
         key if alone else certificate,
         endorsing=None if alone else key,
     )
-    if alone and inbound.verified.primary.name != state.identifier:
+    over_tls = inbound.verified.transport is not None
+    if alone and not over_tls and inbound.verified.primary.name != state.identifier:
         raise SecurityFailure("the answer isn't signed by the context's key", part="ds:Signature")
     return _with_key(party, state, conversation.Renewed, answer, entropy, bits, now)
 
@@ -128,22 +130,13 @@ def _with_key(
     return state
 
 
-def _bootstrap(party: Party) -> tuple[ProtectionPolicy, x509.Certificate]:
+def _bootstrap(party: Party) -> tuple[ProtectionPolicy, x509.Certificate | None]:
     """What protects a request for a token, and whom it is sealed for. Raises `PolicyError`."""
     section = party.policy.bootstrap
-    if section is None or party.certificate is None:
-        raise PolicyError(
-            "the bootstrap seals a key for the service's certificate: give it as service_certificate="
-        )
-    if section.username and party.username is None:
-        raise PolicyError(
-            "the policy wants a UsernameToken: give credentials=castile.Username(name, password)"
-        )
-    if (section.endorsing or section.binding == "asymmetric") and party.credential is None:
-        raise PolicyError(
-            "the policy wants the client's own certificate: give credentials=castile.Certificate(source)"
-        )
-    return section, party.certificate
+    if section is None:
+        raise PolicyError("the policy has no BootstrapPolicy: nothing says how to ask for a security context")
+    check_client(party, section)
+    return section, party.certificate if section.binding != "transport" else None
 
 
 def _token(answer: trust.RequestSecurityTokenResponse, edition: Edition) -> SecurityContextToken:
@@ -173,7 +166,7 @@ def _ask(
     kind: Kind,
     wanted: Kind,
     request: trust.RequestSecurityToken,
-    key: Key,
+    key: Key | None,
     *,
     endorsing: ContextKey | None = None,
 ) -> Generator[Outgoing, Inbound, tuple[Inbound, trust.RequestSecurityTokenResponse]]:

@@ -30,9 +30,9 @@ from castile.errors import (
     Unsupported,
 )
 from castile.messages import addressing, reliability, soap, trust
-from castile.policy import EndpointPolicy
+from castile.policy import EndpointPolicy, MessagePolicy, ProtectionPolicy
 from castile.security.pipeline import Expectation, Verified, accept_plain, unprotect
-from castile.versions import WSA, WSRM, WSSE11, XENC, Addressing, Reliability
+from castile.versions import DS, WSA, WSRM, WSSE11, XENC, Addressing, Reliability
 
 _CLAIMED_CHARACTERS = 1_024
 _SECURITY: Final = {(WSSE, "Security"), (WSSE11, "EncryptedHeader")}
@@ -113,12 +113,35 @@ Confirmations = tuple[tuple[bytes, ...], ...]
 """Signature values of each attempt at a request that an answer may confirm."""
 
 
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What is known of a message beside its octets."""
+
+    request: bool
+    """It is what a service receives."""
+    tls: bool = False
+    """Of a request: it came over TLS, or what the settings take for it."""
+    asked: str | None = None
+    """Of an answer: the action of its request; None: any."""
+    confirmations: Confirmations | None = None
+    """Of an answer: what it may confirm."""
+    label: str | None = None
+    """The action that HTTP names, for messages that needn't have one of their own."""
+
+
 def read(
-    party: Party, payload: bytes, now: Now, *, request: bool, confirmations: Confirmations | None = None
+    party: Party,
+    payload: bytes,
+    now: Now,
+    *,
+    request: bool,
+    tls: bool = False,
+    confirmations: Confirmations | None = None,
+    asked: str | None = None,
 ) -> Inbound:
-    """`receive` of these bytes."""
+    """`receive` of these bytes; see `Around`."""
     envelope = opened(payload, party.settings.limits)
-    return receive(party, envelope, now, request=request, confirmations=confirmations)
+    return receive(party, envelope, now, Around(request, tls, asked, confirmations))
 
 
 def opened(payload: bytes, limits: Limits) -> soap.Envelope:
@@ -126,21 +149,9 @@ def opened(payload: bytes, limits: Limits) -> soap.Envelope:
     return soap.parse(xml.parse(payload, limits), limits, len(payload))
 
 
-def receive(
-    party: Party,
-    envelope: soap.Envelope,
-    now: Now,
-    *,
-    request: bool,
-    confirmations: Confirmations | None = None,
-    label: str | None = None,
-) -> Inbound:
-    """Verify and type one message. Raises `PeerError`, or `FaultReceived` (client).
-
-    `request` is True for what a service receives; `confirmations` are for what a client does;
-    `label` is the action that HTTP names, for messages that needn't have one of their own.
-    """
-    policy, limits = party.policy, party.settings.limits
+def receive(party: Party, envelope: soap.Envelope, now: Now, around: Around) -> Inbound:
+    """Verify and type one message. Raises `PeerError`, or `FaultReceived` (client)."""
+    policy, limits, request = party.policy, party.settings.limits, around.request
     if envelope.soap is not policy.soap:
         raise Malformed(
             "the message is of another SOAP version than this endpoint",
@@ -153,11 +164,12 @@ def receive(
         refuse_unsecured_fault(envelope, policy)
     edition = _addressing(envelope, policy, request=request)
     alone = not addressed(envelope, policy)
-    kind = Kind.APPLICATION if alone else kind_of(_claimed_action(envelope, edition), policy)
-    verified = verify(party, envelope, kind, now, request=request, confirmations=confirmations)
+    action = _labelled(policy, envelope, around) if alone else _claimed_action(envelope, edition)
+    kind = Kind.APPLICATION if alone else kind_of(action, policy)
+    verified = verify(party, envelope, kind, action, now, around)
     try:
         if alone:
-            return _unaddressed(party, verified, label)
+            return _unaddressed(party, verified, around.label)
         return typed(verified, kind, policy, limits, edition)
     except PeerError as error:
         if not request:
@@ -168,38 +180,90 @@ def receive(
 
 
 def verify(
-    party: Party,
-    envelope: soap.Envelope,
-    kind: Kind,
-    now: Now,
-    *,
-    request: bool,
-    confirmations: Confirmations | None = None,
+    party: Party, envelope: soap.Envelope, kind: Kind, action: str, now: Now, around: Around
 ) -> Verified:
-    """`unprotect` under the section of the policy that this kind of message falls under."""
-    policy, settings = party.policy, party.settings
-    protection = party.section(kind, own_key=_by_own_key(party, envelope))
-    if protection is None:
-        return accept_plain(envelope)
-    must_encrypt = protection.parts.encrypted_body and (kind is Kind.APPLICATION or kind.bootstrap)
-    expectation = Expectation(
-        policy=protection,
-        edition=policy.conversation,
-        request=request,
-        encrypted_body=True if must_encrypt else None,
-        trust=party.anchors,
-        confirmations=confirmations,
-        legacy=settings.legacy,
-    )
-    return unprotect(envelope, party.keyring, expectation, now, settings.limits, settings.timers)
+    """`unprotect` under the section of the policy that this kind of message falls under.
+
+    The claimed action only chooses among an application's operations; where nothing covers it, the
+    message must satisfy every operation that it could be of.
+    """
+    policy = party.policy
+    tls = around.tls if around.request else party.tls
+    if policy.tls and not tls:
+        raise SecurityFailure("the policy asks for TLS, and the connection has none")
+
+    def under(section: ProtectionPolicy | None) -> Verified:
+        if section is None:
+            return accept_plain(envelope)
+        encrypted = kind is Kind.APPLICATION or kind.bootstrap
+        expectation = Expectation(
+            policy=section,
+            edition=policy.conversation,
+            request=around.request,
+            encrypted_body=True if encrypted else None,
+            trust=party.anchors,
+            confirmations=around.confirmations,
+            tls=tls,
+            clear_password=party.settings.allow_clear_password,
+            legacy=party.settings.legacy,
+        )
+        return unprotect(
+            envelope, party.keyring, expectation, now, party.settings.limits, party.settings.timers
+        )
+
+    if kind not in (Kind.APPLICATION, Kind.FAULT):
+        return under(party.section(kind, own_key=_by_own_key(party, envelope)))
+    chosen = policy.protection(action, "request")
+    if not around.request:
+        chosen = policy.answering(action, around.asked)
+    verified = under(party.of_application(chosen))
+    for other in _alternatives(policy, verified, action, chosen, around):
+        under(party.of_application(other))
+    return verified
+
+
+def _alternatives(
+    policy: EndpointPolicy,
+    verified: Verified,
+    action: str,
+    chosen: ProtectionPolicy | None,
+    around: Around,
+) -> list[ProtectionPolicy]:
+    """What else a message must satisfy whose Action nobody has proved: all that its Body, or where
+    that isn't known either, that any operation asks for. Raises `SecurityFailure` where they differ."""
+    if not policy.messages:
+        return []
+    actions = [header for header in verified.headers if header.name == "wsa:Action"]
+    if actions and (verified.transport is not None or actions[0].key is not None):
+        return []
+    rows: tuple[MessagePolicy, ...] = policy.answers_to(around.asked)
+    if around.request:
+        rows = tuple(row for row in policy.messages if row.direction == "request")
+    element = str(verified.body[0].tag) if len(verified.body) else ""
+    named = [row for row in rows if row.element and row.element == element]
+    if named and action and all(row.action != action for row in named):
+        raise SecurityFailure("the Action isn't proved, and isn't the Body's", part="wsa:Action")
+    found = [row.protection for row in named or rows] + ([] if named else [policy.application])
+    return [each for each in dict.fromkeys(found) if each is not None and each != chosen]
+
+
+def _labelled(policy: EndpointPolicy, envelope: soap.Envelope, around: Around) -> str:
+    """The action that a message without addressing seems to have: HTTP's label, else what its Body
+    is the element of; "" where neither tells."""
+    element = str(envelope.body[0].tag) if len(envelope.body) else ""
+    rows = (row for row in policy.messages if row.direction == "request" and row.element == element)
+    row = next(rows, None) if around.request and not around.label else None
+    return row.action if row is not None else around.label or ""
 
 
 def _by_own_key(party: Party, envelope: soap.Envelope) -> bool:
     """Whether a renewal is signed by its context's key: then it carries no other."""
     if party.side == "client":
         return party.settings.renew_proof == "key"
-    tokens = () if envelope.security is None else envelope.security
-    return all(child.tag != f"{{{XENC}}}EncryptedKey" for child in tokens)
+    tags = [] if envelope.security is None else [child.tag for child in envelope.security]
+    if party.policy.bootstrap is not None and party.policy.bootstrap.binding == "transport":
+        return f"{{{WSSE}}}UsernameToken" not in tags and tags.count(f"{{{DS}}}Signature") < 2
+    return f"{{{XENC}}}EncryptedKey" not in tags
 
 
 def typed(
@@ -320,7 +384,7 @@ def claimed_message_id(envelope: soap.Envelope, edition: Addressing) -> str | No
 
 def refuse_not_understood(envelope: soap.Envelope, policy: EndpointPolicy) -> None:
     """A header that must be understood and isn't (SOAP 1.2 part 1, 5.4.8)."""
-    secured = policy.application is not None or policy.bootstrap is not None
+    secured = bool(policy.protections)
     refused = []
     for block in envelope.headers:
         namespace, local = xml.name_of(block)
@@ -340,7 +404,7 @@ def refuse_not_understood(envelope: soap.Envelope, policy: EndpointPolicy) -> No
 
 def refuse_unsecured_fault(envelope: soap.Envelope, policy: EndpointPolicy) -> None:
     """An unsecured fault where security is due: told to the caller, never to a rule (CO-14)."""
-    if envelope.security is not None or policy.application is None:
+    if envelope.security is not None or not policy.protections:
         return
     children = list(envelope.body)
     fault = soap.read_fault(children[0], policy.soap) if len(children) == 1 else None

@@ -13,13 +13,15 @@ from cryptography import x509
 from castile.clock import Now
 from castile.endpoint.kinds import Kind
 from castile.endpoint.party import Party
-from castile.errors import SOAPFault
+from castile.errors import SOAPFault, UsageError
 from castile.messages import addressing, reliability, soap
 from castile.messages.addressing import EPR, Headers
 from castile.messages.soap import Header, Message
+from castile.policy import EndpointPolicy, ProtectionPolicy
+from castile.security.certificates import CertificateKey
 from castile.security.keys import ContextKey, SealedKey
 from castile.security.pipeline import Protected, Protection, protect
-from castile.versions import SOAP_1_1, Addressing
+from castile.versions import SOAP_1_1, WSSC_1_3, Addressing
 
 Key = ContextKey | SealedKey | x509.Certificate
 
@@ -42,7 +44,11 @@ class Outgoing:
     addressed: bool = True
     """It has WS-Addressing headers."""
     key: Key | None = None
-    """What protects it; None: nothing does (a plain endpoint, or a fault before any key)."""
+    """What protects it; None: TLS does, or a certificate of ours alone."""
+    unsecured: bool = False
+    """It goes out as it is: a fault before any key."""
+    asked: str | None = None
+    """Action of the application's request that it answers."""
     endorsing: ContextKey | None = None
     """The old key of a renewal."""
     confirm: tuple[bytes, ...] = field(default=(), repr=False)
@@ -71,28 +77,55 @@ class Pending:
 
 
 def prepare(party: Party, outgoing: Outgoing, now: Now) -> Protected:
-    """Render and protect one attempt at a message."""
+    """Render and protect one attempt at a message. Raises `UsageError` where key and policy don't
+    fit: nothing goes unprotected that the policy has protected."""
     message = render(party, outgoing)
-    if outgoing.key is None:
+    section = None if outgoing.unsecured else _section(party, outgoing)
+    if section is None:
         return Protected(soap.render(message), None, ())
-    policy = party.policy
-    section = party.section(outgoing.kind, own_key=isinstance(outgoing.key, ContextKey))
-    if section is None or policy.conversation is None:
-        return Protected(soap.render(message), None, ())
-    request = party.side == "client"
-    endorsing = [party.credential] if request and section.endorsing and party.credential else []
+    request, timers, kind = party.side == "client", party.settings.timers, outgoing.kind
     protection = Protection(
         policy=section,
-        edition=policy.conversation,
+        edition=party.policy.conversation or WSSC_1_3,
         key=outgoing.key,
         request=request,
         username=party.username if request and section.username else None,
-        encrypt=_encrypts(party, outgoing) and section.parts.encrypted_body,
+        encrypt=kind is Kind.APPLICATION or kind.bootstrap or party.policy.encrypt_lifecycle,
         signer=party.signer if section.binding == "asymmetric" else None,
-        endorsing=(*endorsing, outgoing.endorsing) if outgoing.endorsing else tuple(endorsing),
+        endorsing=_endorsing(party, outgoing, section) if request else (),
+        certificate=party.credential.certificate if request and party.credential else None,
         confirm=outgoing.confirm if section.signature_confirmation else (),
+        clear_password=party.settings.allow_clear_password,
     )
-    return protect(message, protection, now, party.random, party.settings.timers)
+    return protect(message, protection, now, party.random, timers)
+
+
+def _section(party: Party, outgoing: Outgoing) -> ProtectionPolicy | None:
+    """What protects a message that goes out."""
+    if outgoing.kind not in (Kind.APPLICATION, Kind.FAULT):
+        return party.section(outgoing.kind, own_key=isinstance(outgoing.key, ContextKey))
+    policy = party.policy
+    if party.side == "client":
+        return party.of_application(policy.protection(outgoing.action, "request"))
+    action = outgoing.action if outgoing.addressed else ""
+    return party.of_application(policy.answering(action, outgoing.asked))
+
+
+def _endorsing(
+    party: Party, outgoing: Outgoing, section: ProtectionPolicy
+) -> tuple[CertificateKey | ContextKey, ...]:
+    """Keys that sign beside the binding's: of a certificate, and of an SCT, the old one of a renewal
+    or over TLS the message's own."""
+    found: list[CertificateKey | ContextKey] = []
+    if section.endorsing and party.credential is not None:
+        found.append(party.credential)
+    if outgoing.endorsing is not None:
+        found.append(outgoing.endorsing)
+    elif section.binding == "transport" and section.supports("context"):
+        if not isinstance(outgoing.key, ContextKey):
+            raise UsageError("the policy has a security context sign, and there is none")
+        found.append(outgoing.key)
+    return tuple(found)
 
 
 def render(party: Party, outgoing: Outgoing) -> Message:
@@ -115,15 +148,6 @@ def render(party: Party, outgoing: Outgoing) -> Message:
     return Message(policy.soap, outgoing.headers + addresses, outgoing.body)
 
 
-def _encrypts(party: Party, outgoing: Outgoing) -> bool:
-    """Whether this kind of body is encrypted (CO-09): lifecycle bodies and empty ones aren't."""
-    if not outgoing.body:
-        return False
-    if outgoing.kind is Kind.APPLICATION or outgoing.kind.bootstrap:
-        return True
-    return party.policy.encrypt_lifecycle
-
-
 def fault_message(
     party: Party, fault: SOAPFault, *, relates_to: str | None, key: Key | None
 ) -> Outgoing:
@@ -140,4 +164,9 @@ def fault_message(
         headers + soap.not_understood(fault, policy.soap),
         relates_to=relates_to,
         key=key if isinstance(key, ContextKey) else None,
+        unsecured=not (isinstance(key, ContextKey) or _by_transport(policy)),
     )
+
+
+def _by_transport(policy: EndpointPolicy) -> bool:
+    return policy.application is not None and policy.application.binding == "transport"

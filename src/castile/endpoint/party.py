@@ -12,11 +12,12 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from castile.clock import Clock, Now, system
 from castile.config import Settings
+from castile.endpoint.channel import address_over_tls
 from castile.endpoint.contexts import context_keys
 from castile.endpoint.keyring import Keyring, Users
 from castile.endpoint.kinds import Kind
 from castile.errors import QName
-from castile.policy import ENDORSING, EndpointPolicy, ProtectionPolicy
+from castile.policy import CONTEXT, ENDORSING, EndpointPolicy, ProtectionPolicy
 from castile.security.anchors import Anchors
 from castile.security.certificates import CertificateKey, subject_of
 from castile.security.keys import ContextKey
@@ -76,7 +77,11 @@ class Party:
     keylog: Callable[[str, bytes, str | None], None] | None = None
     """Told each context's Identifier, secret and Instance (CASTILE_KEYLOG)."""
 
+    tls: bool = field(init=False)
+    """A client's messages travel over TLS, or what the settings take for it."""
+
     def __post_init__(self) -> None:
+        self.tls = self.side == "client" and address_over_tls(self.address, self.settings)
         own = [self.credential] if self.credential is not None else []
         peers = self.trust
         if self.certificate is not None and self.key is not None:
@@ -121,22 +126,34 @@ class Party:
         return subject_of(self.credential.certificate) if self.credential is not None else ""
 
     def section(self, kind: Kind, *, own_key: bool) -> ProtectionPolicy | None:
-        """What protects messages of this kind (F02); None: nothing does.
+        """What protects messages of the machinery, of this kind (F02); None: nothing does.
 
         `own_key`: a renewal whose message the context's own key signs, the other way round than
         WCF's. The bootstrap's credential then endorses, unless the key alone is proof (SC-22).
         """
         bootstrap, application = self.policy.bootstrap, self.policy.application
         if not kind.bootstrap:
-            return application
-        if not (own_key and kind.renewal) or bootstrap is None or application is None:
+            return application.of_machinery if application is not None else None
+        if not kind.renewal or bootstrap is None or application is None:
             return bootstrap
-        if self.settings.renew_proof == "key":
-            return application
+        if own_key and self.settings.renew_proof == "key":
+            return application.of_machinery
+        if bootstrap.binding == "transport":
+            # Beside the bootstrap's credential the old key signs the Timestamp.
+            row = application.supports("context") or replace(CONTEXT, derived_keys=application.derived_keys)
+            return replace(bootstrap, supporting=(*bootstrap.supporting, row))
+        if not own_key:
+            return bootstrap
         supporting = bootstrap.supporting
         if bootstrap.binding == "asymmetric":
             supporting += (ENDORSING,)
-        return replace(application, supporting=supporting)
+        return replace(application.of_machinery, supporting=supporting)
+
+    def of_application(self, section: ProtectionPolicy | None) -> ProtectionPolicy | None:
+        """What protects an application's message: in a sequence all that tells its place is signed."""
+        if section is None or self.policy.reliability is None:
+            return section
+        return section.of_machinery
 
     def context(self, tx: Transaction, identifier: str) -> ContextRecord | None:
         """A stored context of this party."""

@@ -16,6 +16,7 @@ from castile.errors import Violation
 from castile.messages import trust
 from castile.messages.conversation import SecurityContextToken
 from castile.messages.security import SecurityTokenReference
+from castile.policy import ProtectionPolicy
 from castile.protocol import issuer
 from castile.protocol.faults import trust_violation
 from castile.store.records import ContextRecord
@@ -88,7 +89,7 @@ def _request(turn: Turn, body: trust.RequestSecurityToken, principal: str) -> is
         edition=edition.namespace,
         principal=principal,
         endpoint=turn.party.address,
-        confidential=True,  # the policy encrypts the answer's body
+        confidential=_confidential(turn.party.policy.bootstrap),
         request_type=body.request_type,
         token_type=body.token_type,
         key_size=body.key_size,
@@ -98,6 +99,11 @@ def _request(turn: Turn, body: trust.RequestSecurityToken, principal: str) -> is
         postdating="AllowPostdating" in body.extensions,
         context=body.context,
     )
+
+
+def _confidential(section: ProtectionPolicy | None) -> bool:
+    """Whether nobody else reads the answer: its Body is encrypted, or TLS covers it (TR-09)."""
+    return section is not None and (section.binding == "transport" or section.parts.encrypted_body)
 
 
 def _granted(turn: Turn, request: issuer.Request, census: issuer.Census) -> issuer.Grant:

@@ -81,11 +81,10 @@ class Turn:
         return next((key for key in signers if key.kind == "context"), None)
 
     def principal(self) -> str | None:
-        """Who the bootstrap of the message's context authenticated (CO-20)."""
-        if self.inbound.kind.bootstrap or not self.party.policy.has_contexts:
-            return self.inbound.verified.principal
-        record = self.context_record()
-        return record.principal if record else None
+        """Who sent the message: whom the bootstrap of its context authenticated (CO-20), or whom it
+        authenticates itself."""
+        record = None if self.inbound.kind.bootstrap else self.context_record()
+        return record.principal if record else self.inbound.verified.principal
 
     def wants_reply(self) -> bool:
         """Whether the sender waits on this exchange: it gave an anonymous ReplyTo.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from hashlib import sha256
 from typing import Final, Literal
 
 from castile.errors import PolicyError
 from castile.policy.delivery import NOTHING_SAID, Delivery
-from castile.policy.parts import DEFAULT_PARTS, NO_PARTS, Parts
+from castile.policy.parts import DEFAULT_HEADERS, DEFAULT_PARTS, NO_PARTS, Parts
 from castile.policy.suites import SUITES, AlgorithmSuite
 from castile.versions import (
     FAMILIES,
@@ -46,14 +46,23 @@ class SupportingToken:
     reference: CertificateReference = "direct"
     """How a certificate is referred to; ``direct``: it travels."""
     derived_keys: bool = False
-    """Its signature is made by a key derived from it."""
+    """Its signature is made by a key derived from it: an SCT's."""
     created: bool = False
     """A UsernameToken with text password has Created (WS-SP 1.3, 5.4.1); one with a digest always."""
     nonce: bool = False
     """As `created`, of Nonce."""
     parts: Parts = NO_PARTS
-    """What is signed by it and encrypted beside what its kind says: of an endorsing token over TLS
-    the headers that its signature covers with the Timestamp, as WCF's To (WS-SP 1.2, 8)."""
+    """SignedParts of the token: what its signature covers beside the primary signature, or over TLS
+    beside the Timestamp, as WCF's To (WS-SP 1.2, 8)."""
+
+    def __post_init__(self) -> None:
+        """Raises `PolicyError` for what no token of its kind can do."""
+        if self.derived_keys and self.token != "context":
+            raise PolicyError(f"RequireDerivedKeys of a supporting {self.token} token: only an SCT has them")
+        if self.endorsing and self.token == "username":
+            raise PolicyError("an endorsing UsernameToken needs a key made of its password: not offered")
+        if self.parts.encrypts:
+            raise PolicyError("EncryptedParts inside a supporting token aren't offered")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,29 +104,76 @@ class ProtectionPolicy:
     """Encrypted headers go out as wsse11:EncryptedHeader (WSS 1.1.1, 9.3), else as WSS 1.0 has them,
     an EncryptedData in their place; both are read (features MS-70)."""
 
+    def __post_init__(self) -> None:
+        """Raises `PolicyError` for what doesn't go together."""
+        if (self.binding == "transport") != (self.protection_token == "transport"):
+            raise PolicyError(f"a {self.binding} binding has no protection token {self.protection_token!r}")
+        if self.binding == "asymmetric" and self.protection_token != "x509":
+            raise PolicyError("the tokens of an asymmetric binding are certificates")
+        kinds = [(row.token, row.endorsing) for row in self.supporting]
+        if len(set(kinds)) != len(kinds):
+            raise PolicyError("two supporting tokens of one kind: nothing tells whose is whose")
+        if self.binding == "transport":
+            return
+        if any(row.encrypted for row in self.supporting if row.token != "username"):
+            raise PolicyError("an encrypted supporting token is a UsernameToken here, nothing else")
+
     @property
     def username(self) -> SupportingToken | None:
         """The UsernameToken of requests."""
-        return self._supporting("username")
+        return self.supports("username")
 
     @property
     def endorsing(self) -> SupportingToken | None:
-        """The client's certificate that signs the primary signature of requests."""
-        return self._supporting("x509", endorsing=True)
+        """The client's certificate that signs the primary signature of requests, over TLS the
+        Timestamp."""
+        return self.supports("x509", endorsing=True)
 
-    def _supporting(self, kind: TokenKind, *, endorsing: bool = False) -> SupportingToken | None:
+    def supports(self, kind: TokenKind, *, endorsing: bool = False) -> SupportingToken | None:
+        """The supporting token of a kind; `endorsing`: only one that signs."""
         return next(
             (row for row in self.supporting if row.token == kind and row.endorsing >= endorsing), None
         )
 
     @property
+    def of_a_user(self) -> bool:
+        """Whether it asks for a UsernameToken and nothing else that proves anything."""
+        users = bool(self.supporting) and all(row.token == "username" for row in self.supporting)
+        return self.binding == "transport" and users
+
+    @property
+    def of_machinery(self) -> ProtectionPolicy:
+        """The same for messages of WS-ReliableMessaging and of the trust service: whatever the
+        policy's parts are, Body and headers of these are signed (features F08)."""
+        parts = self.parts
+        if self.binding == "transport" or (parts.signed_body and parts.signed_headers >= DEFAULT_HEADERS):
+            return self
+        wider = replace(parts, signed_body=True, signed_headers=parts.signed_headers | DEFAULT_HEADERS)
+        return replace(self, parts=wider)
+
+    @property
+    def signs(self) -> bool:
+        """Whether the binding signs anything: a policy may only encrypt, and TLS signs nothing."""
+        parts = self.parts
+        named = parts.signed_body or parts.every_header or bool(parts.signed_headers)
+        tokens = self.signature_confirmation or any(row.signed for row in self.supporting)
+        return self.binding != "transport" and (named or self.timestamp or tokens)
+
+    @property
+    def signs_body(self) -> bool:
+        """Whether the binding signs the Body."""
+        return self.binding != "transport" and (self.parts.signed_body or self.parts.every_header)
+
+    @property
     def has_contexts(self) -> bool:
         """Whether an SCT protects these messages, or endorses them over TLS."""
-        return self.protection_token == "context" or self._supporting("context") is not None
+        return self.protection_token == "context" or self.supports("context") is not None
 
 
 USERNAME: Final = SupportingToken("username", signed=True, encrypted=True)
 ENDORSING: Final = SupportingToken("x509", endorsing=True)
+CONTEXT: Final = SupportingToken("context", endorsing=True)
+"""An SCT over TLS."""
 
 _BOOTSTRAPS: Final[dict[str, Callable[[AlgorithmSuite], ProtectionPolicy]]] = {
     # What WCF does without negotiation, by clientCredentialType.
@@ -142,6 +198,10 @@ class MessagePolicy:
     """wsa:Action of the message."""
     direction: Direction
     protection: ProtectionPolicy | None
+    answers: str = ""
+    """Of a response or fault: the action of its request. "": of any."""
+    element: str = ""
+    """Clark name of what stands in the Body. "": not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +273,35 @@ class EndpointPolicy:
             if row.action == action and row.direction == direction:
                 return row.protection
         return self.application
+
+    def answering(self, action: str, asked: str | None) -> ProtectionPolicy | None:
+        """What protects an answer with this action to a request with the action `asked` (None: to any).
+
+        One that the operation doesn't name, as most faults are, has what its faults have, else
+        what its response has.
+        """
+        rows = self.answers_to(asked)
+        for row in rows:
+            if row.action == action:
+                return row.protection
+        if asked is None or not rows:
+            return self.application
+        wanted = "fault" if action else "response"  # without addressing most are responses
+        return min(rows, key=lambda row: row.direction != wanted).protection
+
+    def answers_to(self, asked: str | None) -> tuple[MessagePolicy, ...]:
+        """The rows of responses and faults to a request with this action; None: of all."""
+        return tuple(
+            row
+            for row in self.messages
+            if row.direction != "request" and (asked is None or row.answers in ("", asked))
+        )
+
+    @property
+    def protections(self) -> tuple[ProtectionPolicy, ...]:
+        """Every protection that some message has."""
+        found = [self.bootstrap, self.application, *(row.protection for row in self.messages)]
+        return tuple(dict.fromkeys(each for each in found if each is not None))
 
     @property
     def dialect(self) -> str:

@@ -25,7 +25,7 @@ CREDENTIALS: Final = {
     "username": "a user name and password (credentials=castile.Username(...))",
     "certificate": "a certificate and key of the client (credentials=castile.Certificate(...))",
     "service-certificate": "the service's certificate (service_certificate=)",
-    "tls-certificate": "a certificate for TLS (credentials=castile.Certificate(...))",
+    "tls-certificate": "a certificate for TLS (tls=castile.TLS(certificate=...))",
 }
 """What a policy can ask of a client, and the option that gives it."""
 
@@ -318,7 +318,9 @@ def _rows(
             asked = protection
         elif protection is not None and asked is not None:
             protection = replace(protection, supporting=asked.supporting)  # which are of requests
-        yield MessagePolicy(action, direction, protection)
+        answers = "" if direction == "request" else operation.action
+        element = {"request": operation.body, "response": operation.response_body}.get(direction)
+        yield MessagePolicy(action, direction, protection, answers, element or "")
 
 
 def _directions(operation: Operation) -> Iterator[tuple[str, Direction]]:

@@ -49,6 +49,17 @@ class Parts:
         return replace(self, encrypted_body=False, encrypted_headers=frozenset())
 
 
+    @property
+    def signs_all(self) -> bool:
+        """Whether every header that is sent is signed: also where no policy names any, for then
+        what is copied for WS-Addressing counts too."""
+        return self.every_header or self.signed_headers >= DEFAULT_HEADERS
+
+    def signs(self, namespace: str, name: str) -> bool:
+        """Whether a header block must be signed where it occurs."""
+        return self.every_header or names(self.signed_headers, namespace, name)
+
+
 DEFAULT_PARTS: Final = Parts()
 NO_PARTS: Final = Parts(signed_body=False, signed_headers=frozenset(), encrypted_body=False)
 

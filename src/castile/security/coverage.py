@@ -1,23 +1,23 @@
 """What must be covered by the one signature, and what may stand beside it.
 
-A header that reliability or addressing reads counts only when it is signed; an unsigned one
-beside a signed one, or a second one of a kind that occurs once, makes the message unacceptable
-(features MS-07, MS-50, MS-51).
+A header that the policy has signed counts only when it is; an unsigned one beside a signed one, or
+a second one of a kind that occurs once, makes the message unacceptable (features MS-07, MS-50,
+MS-51).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Collection, Iterable, Sequence, Set
 from functools import lru_cache
 from typing import Final
 
 from castile.errors import SecurityFailure
-from castile.messages.security import ID
+from castile.policy.parts import DEFAULT_PARTS, HeaderPart, Parts
 from castile.versions import NETRM, WSA, WSMC, WSRM, part_name
 from castile.xml import Element
 
 SIGNED_NAMESPACES: Final = frozenset({*WSA, *WSRM, WSMC, NETRM})
-"""Every header of these must be signed (features MS-51)."""
+"""Reliability and addressing read these; signed where no policy says otherwise (features MS-51)."""
 _REPEATED: Final = frozenset(
     [f"{{{namespace}}}RelatesTo" for namespace in WSA]
     + [f"{{{namespace}}}{name}" for namespace in WSRM for name in ("SequenceAcknowledgement", "AckRequested")]
@@ -32,14 +32,25 @@ def header_name(element: Element) -> str:
 
 @lru_cache(maxsize=256)
 def _row(tag: str) -> tuple[str, bool]:
-    """Part name, and whether such a header must be signed."""
+    """Part name, and whether reliability or addressing reads such a header."""
     namespace, _, local = tag.rpartition("}")
     return part_name(namespace[1:], local), namespace[1:] in SIGNED_NAMESPACES
 
 
-def required_headers(headers: Iterable[Element]) -> list[Element]:
+@lru_cache(maxsize=1_024)
+def _signs(parts: Parts, tag: str) -> bool:
+    namespace, _, local = tag.rpartition("}")
+    return parts.signs(namespace[1:], local)
+
+
+def is_read(block: Element) -> bool:
+    """Whether reliability or addressing reads this header block."""
+    return _row(str(block.tag))[1]
+
+
+def required_headers(headers: Iterable[Element], parts: Parts = DEFAULT_PARTS) -> list[Element]:
     """The header blocks that must be signed wherever they occur."""
-    return [block for block in headers if _row(str(block.tag))[1]]
+    return [block for block in headers if _signs(parts, str(block.tag))]
 
 
 def doubled_headers(headers: Iterable[Element]) -> list[str]:
@@ -54,16 +65,34 @@ def doubled_headers(headers: Iterable[Element]) -> list[str]:
     return doubled
 
 
-def uncovered_headers(headers: Iterable[Element], ids: Set[str]) -> list[str]:
-    """Names of the headers that must be signed and aren't among these ids."""
-    return [header_name(block) for block in required_headers(headers) if block.get(ID) not in ids]
+def check_headers(headers: Sequence[Element], covered: Collection[Element], parts: Parts) -> None:
+    """Refuse doubled headers, those that a signature leaves out, and what is missing.
 
-
-def check_headers(headers: Sequence[Element], ids: Set[str]) -> None:
-    """Refuse doubled headers and those that the signature leaves out; `ids`: what it covers."""
+    `covered`: the blocks that the signature covers. Of a kind that it covers once it must cover
+    all: an unsigned twin is never read beside a signed one.
+    """
     for name in doubled_headers(headers):
         raise SecurityFailure(f"{name} stands twice", part=name)
-    for name in uncovered_headers(headers, ids):
-        raise SecurityFailure(f"{name} isn't signed together with the Body", part=name)
-    if not any(str(block.tag).endswith("}Action") for block in required_headers(headers)):
-        raise SecurityFailure("the message has no Action", part="wsa:Action")
+    for block in required_headers(headers, parts):
+        if block not in covered:
+            name = header_name(block)
+            raise SecurityFailure(f"{name} isn't signed together with the Body", part=name)
+    if len(covered) != len(headers):
+        signed = {block.tag for block in covered}
+        for block in headers:
+            if block.tag in signed and block not in covered:
+                name = header_name(block)
+                raise SecurityFailure(f"{name} stands unsigned beside a signed one", part=name)
+    check_present(headers, parts.required)
+
+
+def check_present(headers: Iterable[Element], required: Set[HeaderPart]) -> None:
+    """Refuse a message without a header that the policy requires."""
+    if not required:
+        return
+    tags = {str(block.tag) for block in headers}
+    for part in sorted(required):
+        wanted = f"{{{part.namespace}}}{part.name}"
+        if not any(tag == wanted or (not part.name and tag.startswith(wanted)) for tag in tags):
+            name = part_name(part.namespace, part.name)
+            raise SecurityFailure(f"the message lacks {name}, which the policy requires", part=name)

@@ -19,11 +19,16 @@ class Expectation:
     """None: both."""
     request: bool
     encrypted_body: bool | None = None
-    """True: the Body must be encrypted; False and None: either (features CO-09)."""
+    """True: what the policy has encrypted must be; False and None: either (features CO-09)."""
     trust: Anchors = field(default_factory=Anchors)
     """Whose certificates may sign. Without a policy nobody is asked."""
     confirmations: tuple[tuple[bytes, ...], ...] | None = field(default=None, repr=False)
     """Signature values of each attempt at the request that a response may confirm; None: unknown."""
+    tls: bool = False
+    """The message came over TLS: as a request from somebody, as a response from the server whose
+    certificate was verified."""
+    clear_password: bool = False
+    """A password as text may come where neither TLS nor encryption covers it."""
     legacy: bool = False
     """RSA 1.5 may be read where the policy's suite asks for it."""
 

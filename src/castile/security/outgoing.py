@@ -2,8 +2,8 @@
 
 Every part is rendered as its own exclusive-C14N bytes and digested as such; no document is built.
 Order of the header: Timestamp, certificates, SecurityContextToken or EncryptedKey,
-DerivedKeyTokens, ReferenceList, encrypted UsernameToken and confirmations, Signature or its
-EncryptedData, endorsing signatures (features MS-03).
+DerivedKeyTokens, ReferenceList, UsernameToken and confirmations, Signature or its EncryptedData,
+endorsing signatures (features MS-03).
 """
 
 from __future__ import annotations
@@ -19,15 +19,11 @@ from cryptography import x509
 from castile.clock import Now, iso
 from castile.config import Timers
 from castile.errors import UsageError
-from castile.messages.security import (
-    CONTENT_TYPE,
-    ELEMENT_TYPE,
-    SignatureConfirmation,
-    UsernameToken,
-)
+from castile.messages.security import CONTENT_TYPE, ELEMENT_TYPE
 from castile.messages.signature import signature, signed_info, signed_info_content
 from castile.messages.soap import Header, Message, body_frame
-from castile.policy import CertificateReference, ProtectionPolicy
+from castile.policy import CertificateReference, ProtectionPolicy, TokenKind
+from castile.policy.parts import NO_PARTS, Parts, names
 from castile.security.certificates import CertificateKey
 from castile.security.encryption import CIPHERS
 from castile.security.keys import ContextKey, SealedKey
@@ -42,7 +38,8 @@ from castile.security.sources import (
     symmetric_signer,
     working_key,
 )
-from castile.versions import DS, WSSE, WSU, XENC, Conversation, SOAPVersion
+from castile.security.supporting import tokens_of
+from castile.versions import DS, WSSE, WSSE11, WSU, XENC, Conversation, SOAPVersion
 from castile.xml import escape_attribute
 
 
@@ -53,8 +50,9 @@ class Protection:
     policy: ProtectionPolicy
     edition: Conversation
     """Of DerivedKeyToken and its kin."""
-    key: ContextKey | SealedKey | x509.Certificate
-    """A certificate: a new EncryptedKey is made for it."""
+    key: ContextKey | SealedKey | x509.Certificate | None
+    """A certificate: a new EncryptedKey is made for it. None: over TLS, or nothing is encrypted and
+    a certificate signs."""
     request: bool
     """A request carries the token; a response refers to it by name (features SC-09)."""
     username: tuple[str, str] | None = field(default=None, repr=False)
@@ -63,10 +61,14 @@ class Protection:
     signer: CertificateKey | None = None
     """Ours, which signs in the asymmetric binding."""
     endorsing: tuple[CertificateKey | ContextKey, ...] = ()
-    """Keys that sign the primary signature too: a client's certificate (WS-SP 1.2, 8.3), and the
-    old key of a renewal (WS-SC 1.4, 5)."""
+    """Keys that sign the primary signature, or over TLS the Timestamp: a client's certificate
+    (WS-SP 1.2, 8.3), an SCT, and the old key of a renewal (WS-SC 1.4, 5)."""
+    certificate: x509.Certificate | None = None
+    """Ours, where a supporting token shows it and signs nothing."""
     confirm: tuple[bytes, ...] = field(default=(), repr=False)
     """Values of the signatures of the request that this answers, where the policy wants that."""
+    clear_password: bool = False
+    """A password as text may go out where nothing encrypts it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,78 +94,144 @@ def protect(
 ) -> Protected:
     """Sign, and where asked encrypt, one message; afresh on every attempt (features CO-15).
 
-    Signed are the Body, every header of the message, the Timestamp, the UsernameToken and
-    confirmations, under one signature. Raises `UsageError` where key and policy don't fit.
+    The Timestamp, the signed tokens, confirmations and the parts of the policy come under one
+    signature; over TLS there is none but those of supporting tokens. Raises `UsageError` where key
+    and policy don't fit.
     """
     policy = protection.policy
     tag = f"_{random(9).hex()}-"
-    hidden = protection.encrypt and policy.parts.encrypted_body
+    draft = _Draft(message, protection, tag)
     ciphertext = policy.order == "encrypt-before-sign"
-    tokens = _tokens(protection, tag, hidden=hidden)
-    seals = hidden or any(token.sealed for token in tokens)
+    tokens = tokens_of(protection, tag, now, random, hidden=draft.hides)
+    seals = draft.hides or any(token.sealed for token in tokens)
     source, signer, sealer, derived = _keys(protection, tag, random, seals=seals)
-    timestamp = _timestamp(f"{tag}t", now, timers)
-    start, content, end = body_frame(message.soap, message.body, f"{tag}0")
-    headers = [_header(header, message.soap, f"{tag}{n}") for n, header in enumerate(message.headers, 1)]
-    if sealer is not None and hidden and ciphertext:
-        content = sealer(f"{tag}b", CONTENT_TYPE, content, behind=True)
-    parts = [(f"{tag}0", b"".join((start, content, end)))]
-    parts += [(f"{tag}{n}", octets) for n, octets in enumerate(headers, 1)]
-    parts.append((f"{tag}t", timestamp))
+    stamp = _timestamp(f"{tag}t", now, timers) if policy.timestamp else b""
+    if sealer is not None and ciphertext:
+        draft.hide(sealer, behind=True)
+    covered = draft.parts(draft.scopes[0])
+    if stamp and policy.binding != "transport":
+        covered.append((f"{tag}t", stamp))
     inside = []
     for token in tokens:
         octets, name = token.octets, token.name
         if sealer is not None and token.sealed:
             octets = sealer(f"{name}c", ELEMENT_TYPE, octets)
         inside.append(octets)
-        parts.append((f"{name}c", octets) if ciphertext and token.sealed else (name, token.octets))
-    values, signatures, endorsing = _signatures(protection, parts, tag, signer, random)
-    if sealer is not None and hidden and not ciphertext:
-        content = sealer(f"{tag}b", CONTENT_TYPE, content)
-    if sealer is not None and hidden and policy.encrypt_signature:
+        if token.signed:
+            covered.append((f"{name}c", octets) if ciphertext and token.sealed else (name, token.octets))
+    covered += _signed_endorsers(protection, tag)
+    primary = None if signer is None or not covered else signer
+    values, signatures, endorsing = _signatures(protection, draft, covered, stamp, primary, random)
+    if sealer is not None and not ciphertext:
+        draft.hide(sealer)
+    if sealer is not None and draft.hides and policy.encrypt_signature:
         signatures = [sealer(f"{tag}g{n}", ELEMENT_TYPE, octets) for n, octets in enumerate(signatures)]
     carrier, before, behind = _lists(protection, source, sealer)
-    own = signer.tokens if policy.binding == "asymmetric" else b""
-    first, last = (b"", timestamp) if policy.layout == "LaxTsLast" else (timestamp, b"")
+    own = signer.tokens if signer is not None and policy.binding == "asymmetric" else b""
+    first, last = (b"", stamp) if policy.layout == "LaxTsLast" else (stamp, b"")
     security = (first, own, carrier, derived, before, *inside, endorsing, *signatures, behind, last)
-    payload = _assembled(message, headers, security, (start, content, end))
+    payload = _assembled(message, draft, security)
     return Protected(payload, source.sealed if source is not None else None, tuple(values))
 
 
-@dataclass(frozen=True, slots=True)
-class _Token:
-    """A child of Security that the signature covers."""
+class _Draft:
+    """The parts of a message, each as the canonical octets that are digested, then as they go out."""
 
-    name: str
-    octets: bytes = field(repr=False)
-    sealed: bool
+    __slots__ = ("_body", "_headers", "_hidden", "_message", "_policy", "_veiled", "scopes", "tag")
+
+    def __init__(self, message: Message, protection: Protection, tag: str) -> None:
+        policy = protection.policy
+        self._message, self._policy, self.tag = message, policy, tag
+        own = NO_PARTS if policy.binding == "transport" else policy.parts
+        endorsers = [row.parts for row in policy.supporting if row.endorsing and protection.request]
+        self.scopes = (own, *endorsers)
+        """What is signed: by the primary signature, and beside it by each that endorses."""
+        body = any(scope.signed_body or scope.every_header for scope in self.scopes)
+        self._body = body_frame(message.soap, message.body, f"{tag}0" if body else None)
+        self._headers = [
+            (f"{tag}{n}", self._rendered(header, f"{tag}{n}")) for n, header in enumerate(message.headers, 1)
+        ]
+        encrypted = policy.parts.encrypted_headers if protection.encrypt else frozenset()
+        self._hidden = protection.encrypt and policy.parts.encrypted_body and bool(message.body)
+        self._veiled = [
+            place
+            for place, header in enumerate(message.headers if encrypted else ())
+            if names(encrypted, header.namespace, header.local)
+        ]
+
+    def _rendered(self, header: Header, name: str) -> bytes:
+        if any(_signs(scope, header.namespace, header.local) for scope in self.scopes):
+            return _header(header, self._message.soap, name)
+        return header.render(self._message.soap)
+
+    @property
+    def hides(self) -> bool:
+        """Whether the Body or a header is encrypted."""
+        return self._hidden or bool(self._veiled)
+
+    @property
+    def headers(self) -> list[bytes]:
+        """As they are now."""
+        return [octets for _, octets in self._headers]
+
+    @property
+    def body(self) -> tuple[bytes, bytes, bytes]:
+        """Start tag, content and end tag, as they are now."""
+        return self._body
+
+    def parts(self, scope: Parts) -> list[tuple[str, bytes]]:
+        """Id and octets of what a signature of this scope covers."""
+        found = []
+        if scope.signed_body or scope.every_header:
+            found.append((f"{self.tag}0", b"".join(self._body)))
+        found += [
+            part
+            for part, header in zip(self._headers, self._message.headers, strict=True)
+            if _signs(scope, header.namespace, header.local)
+        ]
+        return found
+
+    def hide(self, sealer: _Sealer, *, behind: bool = False) -> None:
+        """Encrypt what the policy has encrypted; `behind`: before it is signed."""
+        if self._hidden:
+            start, content, end = self._body
+            self._body = start, sealer(f"{self.tag}b", CONTENT_TYPE, content, behind=behind), end
+        for place in self._veiled:
+            name, octets = self._headers[place]
+            data = sealer(f"{name}e", ELEMENT_TYPE, octets, behind=behind)
+            if not self._policy.encrypted_header:
+                self._headers[place] = f"{name}e", data
+                continue
+            header = self._message.headers[place]
+            must = header.must_understand
+            block = Header("k", WSSE11, "EncryptedHeader", data, must).render(self._message.soap, f"{name}h")
+            self._headers[place] = f"{name}h", block
 
 
-def _tokens(protection: Protection, tag: str, *, hidden: bool) -> list[_Token]:
-    """The UsernameToken, always encrypted, and confirmations, encrypted if the signature is."""
-    found = []
-    if protection.username is not None:
-        token = UsernameToken(f"{tag}u", *protection.username)
-        found.append(_Token(f"{tag}u", token.render(), True))
-    if protection.policy.signature_confirmation and not protection.request:
-        sealed = hidden and protection.policy.encrypt_signature
-        for place, value in enumerate(protection.confirm or (None,)):
-            name = f"{tag}f{place}"
-            found.append(_Token(name, SignatureConfirmation(name, value).render(), sealed))
-    return found
+@lru_cache(maxsize=512)
+def _signs(scope: Parts, namespace: str, local: str) -> bool:
+    """Whether a header that goes out is signed in this scope."""
+    return scope.signs_all or scope.signs(namespace, local)
 
 
 def _keys(
     protection: Protection, tag: str, random: Random, *, seals: bool
-) -> tuple[Source | None, Signer, _Sealer | None, bytes]:
+) -> tuple[Source | None, Signer | None, _Sealer | None, bytes]:
     """The secret, what signs, what encrypts, and the DerivedKeyTokens of both."""
     policy, edition = protection.policy, protection.edition
+    if policy.binding == "transport":
+        return None, None, None, b""
     source: Source | None = None
+    signer: Signer | None = None
     asymmetric = policy.binding == "asymmetric"
     if seals or not asymmetric:
+        if protection.key is None:
+            raise UsageError("the message is sealed for a certificate, or under a key, that is missing")
         source = source_of(protection.key, policy, f"{tag}k", random, request=protection.request)
     derived = b""
-    if asymmetric:
+    if not policy.signs:
+        pass
+    elif asymmetric:
         if protection.signer is None:
             raise UsageError("the policy asks for a certificate of ours that signs")
         answer: CertificateReference = "direct" if policy.recipient_included else policy.reference
@@ -172,12 +240,18 @@ def _keys(
     elif source is None or (isinstance(protection.key, x509.Certificate) and not protection.request):
         raise UsageError("a response is protected by the key of its request")
     else:
-        signer = symmetric_signer(policy, edition, source, f"{tag}s", random)
+        signer = symmetric_signer(policy, edition, source, f"{tag}s", random, derived=policy.derived_keys)
         derived = signer.tokens
     if not seals or source is None:
         return source, signer, None, derived
     token, octets, info = working_key(
-        policy, edition, source, f"{tag}e", policy.suite.encryption_key_bytes, random
+        policy,
+        edition,
+        source,
+        f"{tag}e",
+        policy.suite.encryption_key_bytes,
+        random,
+        derived=policy.derived_keys,
     )
     if len(octets) != policy.suite.encryption_key_bytes:
         raise UsageError(
@@ -264,27 +338,55 @@ def _second(whole: int) -> str:
     return iso(whole)[: -len("000Z")]
 
 
+def _signed_endorsers(protection: Protection, tag: str) -> list[tuple[str, bytes]]:
+    """The certificates of endorsing tokens that the primary signature covers (WS-SP 1.2, 8.4)."""
+    policy, row = protection.policy, protection.policy.endorsing
+    if row is None or not row.signed or not policy.signs:
+        return []
+    made = [
+        certificate_signer(policy, key, f"{tag}y{place}", row.reference).token
+        for place, key in enumerate(protection.endorsing)
+        if isinstance(key, CertificateKey)
+    ]
+    return [token for token in made if token is not None]
+
+
 def _signatures(
     protection: Protection,
+    draft: _Draft,
     parts: list[tuple[str, bytes]],
-    tag: str,
-    primary: Signer,
+    stamp: bytes,
+    primary: Signer | None,
     random: Random,
 ) -> tuple[list[bytes], list[bytes], bytes]:
-    """Values and elements of the primary signature and of those that endorse it, and the tokens
-    of the latter (features MS-57)."""
-    name = f"{tag}p" if protection.endorsing else None
-    value, signed = _signed(protection.policy, parts, primary, name)
-    values, elements, tokens = [value], [signed], b""
-    policy = protection.policy
+    """Values and elements of the primary signature and of those that endorse it, or over TLS the
+    Timestamp, and the tokens of the latter (features MS-57)."""
+    policy, tag = protection.policy, draft.tag
+    values: list[bytes] = []
+    elements: list[bytes] = []
+    tokens = b""
+    target = [(f"{tag}t", stamp)] if stamp else []
+    if primary is not None:
+        value, signed = _signed(policy, parts, primary, f"{tag}p" if protection.endorsing else None)
+        values.append(value)
+        elements.append(signed)
+        target = [(f"{tag}p", signed)]
     for place, key in enumerate(protection.endorsing):
+        kind: TokenKind = "x509" if isinstance(key, CertificateKey) else "context"
+        row = policy.supports(kind, endorsing=True)
         if isinstance(key, CertificateKey):
-            signer = certificate_signer(policy, key, f"{tag}y{place}", policy.initiator_reference)
+            form = row.reference if row is not None else policy.initiator_reference
+            signer = certificate_signer(policy, key, f"{tag}y{place}", form)
         else:
             source = context_source(key, request=True)
             tokens += source.token
-            signer = symmetric_signer(policy, protection.edition, source, f"{tag}d{place}", random)
-        value, endorsement = _signed(policy, [(f"{tag}p", signed)], signer)
+            derived = row.derived_keys if row is not None else policy.derived_keys
+            name = f"{tag}d{place}"
+            signer = symmetric_signer(policy, protection.edition, source, name, random, derived=derived)
+        covered = target + (draft.parts(row.parts) if row is not None else [])
+        if not covered:
+            raise UsageError("an endorsing token has nothing to sign: the policy has no Timestamp")
+        value, endorsement = _signed(policy, covered, signer)
         values.append(value)
         elements.append(endorsement)
         tokens += signer.tokens
@@ -332,22 +434,23 @@ def _reference_list(names: list[str]) -> bytes:
     return f'<e:ReferenceList xmlns:e="{XENC}">{references}</e:ReferenceList>'.encode()
 
 
-def _assembled(
-    message: Message, headers: list[bytes], security: tuple[bytes, ...], body: tuple[bytes, ...]
-) -> bytes:
-    """The envelope; Security is the last header (features MS-01)."""
+def _assembled(message: Message, draft: _Draft, security: tuple[bytes, ...]) -> bytes:
+    """The envelope; Security is the last header (features MS-01), and isn't there with nothing in it."""
     soap = message.soap.namespace
     scope = "".join(
         f' xmlns:{prefix}="{escape_attribute(uri)}"' for prefix, uri in message.namespaces if prefix != "s"
     )
+    frame = (f'<o:Security xmlns:o="{WSSE}" s:mustUnderstand="1">'.encode(), b"</o:Security>")
+    start, end = frame if any(security) else (b"", b"")
     return b"".join(
         (
             f'<s:Envelope xmlns:s="{soap}"{scope}><s:Header>'.encode(),
-            *headers,
-            f'<o:Security xmlns:o="{WSSE}" s:mustUnderstand="1">'.encode(),
+            *draft.headers,
+            start,
             *security,
-            b"</o:Security></s:Header>",
-            *body,
+            end,
+            b"</s:Header>",
+            *draft.body,
             b"</s:Envelope>",
         )
     )

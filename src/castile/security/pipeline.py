@@ -6,25 +6,36 @@ found signed by one key, with nothing unsigned beside them that could be taken f
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from typing import Final, Literal
 
 from cryptography import x509
 
 from castile.clock import Now
 from castile.config import Limits, Timers
-from castile.errors import SecurityFailure
+from castile.errors import Malformed, SecurityFailure
 from castile.messages.conversation import SecurityContextToken
-from castile.messages.security import ID, SecurityTokenReference, Timestamp
+from castile.messages.security import SecurityTokenReference, Timestamp, UsernameToken
 from castile.messages.soap import Envelope
-from castile.security.checks import check_primary, check_timestamp, primary_of, principal
-from castile.security.coverage import doubled_headers, header_name
+from castile.policy import ProtectionPolicy
+from castile.security.checks import (
+    check_bound,
+    check_channel,
+    check_freshness,
+    check_timestamp,
+    check_transport,
+    primary_of,
+    principal,
+)
+from castile.security.coverage import check_present, doubled_headers, header_name, is_read
 from castile.security.expectation import Expectation
 from castile.security.keys import ContextKey, KeySource, NamedKey, SealedKey
 from castile.security.outgoing import Protected, Protection, protect
 from castile.security.reading import Reading, Signed
-from castile.security.tokens import Tokens, bad_context
+from castile.security.tokens import Key, Tokens, bad_context
 from castile.security.trace import KeyIdentity, Problem, Trace
-from castile.versions import SOAPVersion
+from castile.versions import WSA, SOAPVersion
 from castile.xml import Element, canonical, standing_alone
 
 __all__ = [
@@ -39,16 +50,19 @@ __all__ = [
     "unprotect",
 ]
 
+_MESSAGE_IDS: Final = frozenset(f"{{{namespace}}}MessageID" for namespace in WSA)
+
+
 @dataclass(frozen=True, slots=True)
 class VerifiedHeader:
-    """A header block that is covered."""
+    """A header block that is covered, or that the policy leaves uncovered."""
 
     element: Element = field(repr=False)
     name: str
     key: KeyIdentity | None
-    """None on an endpoint without security."""
+    """None on an endpoint without security, over TLS, and where the policy leaves it unsigned."""
     signature: int
-    """Index into `Verified.signatures`; -1 without security."""
+    """Index into `Verified.signatures`; -1 where `key` is None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +82,9 @@ class VerifiedSignature:
 class Verified:
     """What a message says, as far as it is proved.
 
-    Under a policy `body` is covered by the primary signature, and so is every header here.
-    Without one (`explain`) `covered_by` tells what is.
+    Under a policy `body` is covered by the primary signature, and so is every header here, as far as
+    the policy doesn't leave them out; over TLS see `transport`. Without a policy (`explain`)
+    `covered_by` tells what is.
     """
 
     soap: SOAPVersion
@@ -95,6 +110,9 @@ class Verified:
     """UTC seconds: until then the evidence must be remembered."""
     contexts: tuple[tuple[str | None, str], ...] = ()
     """``wsu:Id`` and Identifier of each SecurityContextToken that the message carries."""
+    transport: Literal["request", "response"] | None = None
+    """TLS covers all of it. A response is then from the server whose certificate was verified; who
+    sent a request only its tokens tell."""
 
     def resolve_context(self, reference: SecurityTokenReference) -> str | None:
         """The Identifier that a reference in the Body leads to; None: nowhere (features CO-04)."""
@@ -137,6 +155,9 @@ def unprotect(
     uniform fault. With a `trace` checking goes on behind a failure, which is raised in the end;
     one thing is then noted and not raised: a UsernameToken of a user whom nobody knows.
     """
+    policy = expectation.policy
+    if envelope.security is None and policy is not None and _needs_nothing(policy, expectation):
+        return _bare(envelope, policy, expectation)
     try:
         reading = _reading(envelope, keys, expectation, now, limits, trace)
         reading.run()
@@ -149,6 +170,27 @@ def unprotect(
     return _judged(reading, keys, expectation, now, timers)
 
 
+def _needs_nothing(policy: ProtectionPolicy, expectation: Expectation) -> bool:
+    """Whether a message over TLS may do without a Security header."""
+    asked = policy.timestamp or policy.signature_confirmation
+    tokens = expectation.request and policy.supporting
+    return policy.binding == "transport" and not asked and not tokens
+
+
+def _bare(envelope: Envelope, policy: ProtectionPolicy, expectation: Expectation) -> Verified:
+    check_channel(expectation, policy)
+    check_present(envelope.headers, policy.parts.required)
+    return replace(accept_plain(envelope), transport=_carried(policy, expectation))
+
+
+def _carried(
+    policy: ProtectionPolicy | None, expectation: Expectation
+) -> Literal["request", "response"] | None:
+    if policy is None or policy.binding != "transport" or not expectation.tls:
+        return None
+    return "request" if expectation.request else "response"
+
+
 def _judged(
     reading: Reading, keys: KeySource, expectation: Expectation, now: Now, timers: Timers
 ) -> Verified:
@@ -158,18 +200,51 @@ def _judged(
     timestamp: Timestamp | None = None
     until = now.utc + timers.timestamp_ttl + timers.clock_skew
     sender: str | None = None
+    evidence = b""
     try:
-        if policy is not None:
-            primary = check_primary(reading, primary, policy)
+        if policy is not None and policy.binding == "transport":
+            primary = None
+            check_transport(reading, policy)
+        elif policy is not None:
+            check_bound(reading, primary, policy)
         timestamp, until = check_timestamp(reading, policy, now, timers)
         sender = principal(reading, primary, keys, expectation)
+        evidence, until = _evidence(reading, primary, until, now, timers)
     except SecurityFailure as error:
         reading.wrong(error)
+    except Malformed as error:
+        reading.wrong(SecurityFailure(str(error)))
     if reading.failure is not None:
         raise reading.failure
     if reading.body.element is None:
         raise SecurityFailure("the Body isn't signed", part="Body")
-    return _verified(reading, primary, timestamp, sender, until)
+    return _verified(reading, primary, timestamp, sender, evidence, until)
+
+
+def _evidence(
+    reading: Reading, primary: Signed | None, until: float, now: Now, timers: Timers
+) -> tuple[bytes, float]:
+    """What no other message may show again, and until when that is remembered (features MS-76).
+
+    The primary signature's value; of a user whom no signature covers his nonce; else what makes the
+    message one of its kind. WCF sends several messages of one millisecond under one signature over
+    TLS, so there its MessageID counts too; without one nothing tells a repetition from another.
+    """
+    if reading.expectation.policy is None:
+        return (primary.signature.value if primary is not None else b""), until
+    for entry in reading.of(UsernameToken):
+        token = entry.token
+        unsigned = primary is None or not primary.covers(entry)
+        if unsigned and isinstance(token, UsernameToken) and token.nonce is not None:
+            fresh = check_freshness(token, now, timers)
+            nonce = sha256(b"\0".join((b"nonce", token.name.encode(), token.nonce))).digest()
+            return nonce, max(until, fresh)
+    if primary is not None:
+        return primary.signature.value, until
+    own = [(block.text or "").encode() for block in reading.headers if block.tag in _MESSAGE_IDS]
+    own += [canonical(reading.envelope.body)] if reading.opening.encrypted else []
+    values = [signed.signature.value for signed in reading.signed]
+    return (sha256(b"\0".join((*own, *values))).digest() if own else b""), until
 
 
 def _reading(
@@ -182,7 +257,7 @@ def _reading(
 ) -> Reading:
     policy = expectation.policy
     if envelope.security is None:
-        if policy is not None and policy.protection_token == "context" and expectation.edition is not None:
+        if policy is not None and policy.has_contexts and expectation.edition is not None:
             raise bad_context(expectation.edition, "the message has no Security header", missing=False)
         raise SecurityFailure("the message has no Security header", part="wsse:Security")
     tokens = Tokens(keys, expectation, trace)
@@ -194,8 +269,10 @@ def _verified(
     primary: Signed | None,
     timestamp: Timestamp | None,
     principal: str | None,
+    evidence: bytes,
     until: float,
 ) -> Verified:
+    policy, expectation = reading.expectation.policy, reading.expectation
     signatures = tuple(
         VerifiedSignature(
             signed.key.identity,
@@ -206,17 +283,18 @@ def _verified(
         )
         for signed in reading.signed
     )
-    headers: tuple[VerifiedHeader, ...] = ()
-    reply_key: SealedKey | ContextKey | x509.Certificate | None = None
-    if primary is not None:
-        index = reading.signed.index(primary)
-        headers = tuple(
-            VerifiedHeader(block, header_name(block), primary.key.identity, index)
-            for block in reading.headers
-            if block.get(ID) in primary.covered and block is not reading.security
-        )
-        if not isinstance(primary.key.source, NamedKey):
-            reply_key = primary.key.source
+    carried = _carried(policy, expectation)
+    index = reading.signed.index(primary) if primary is not None else -1
+    covered = reading.covered_headers(primary)
+    headers = tuple(
+        VerifiedHeader(block, header_name(block), primary.key.identity, index)
+        if primary is not None and block in covered
+        else VerifiedHeader(block, header_name(block), None, -1)
+        for block in (reading.blocks if policy is not None else covered)
+        if block in covered or carried or is_read(block)
+    )
+    key = _key_of(reading, primary)
+    reply_key = None if key is None or isinstance(key.source, NamedKey) else key.source
     body = reading.body.element if reading.body.element is not None else reading.envelope.body
     return Verified(
         soap=reading.envelope.soap,
@@ -229,14 +307,23 @@ def _verified(
         timestamp=timestamp,
         principal=principal,
         reply_key=reply_key,
-        evidence=primary.signature.value if primary is not None else b"",
+        evidence=evidence,
         expires=until,
+        transport=carried,
         contexts=tuple(
             (entry.token.id, entry.token.identifier)
             for entry in reading.of(SecurityContextToken)
             if isinstance(entry.token, SecurityContextToken)
         ),
     )
+
+
+def _key_of(reading: Reading, primary: Signed | None) -> Key | None:
+    """The key that an answer comes under: the signer's; of a message that is only encrypted, that."""
+    if primary is not None:
+        return primary.key
+    policy, encrypted = reading.expectation.policy, reading.opening.encrypted
+    return encrypted[0][1] if policy is not None and policy.binding == "symmetric" and encrypted else None
 
 
 def accept_plain(envelope: Envelope) -> Verified:

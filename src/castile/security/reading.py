@@ -78,6 +78,7 @@ _PARSERS: Final[dict[str, Callable[[Element], Token]]] = {
 """Children of the Security header; ds:Signature alone takes a limit too."""
 _SIGNATURE: Final = f"{{{DS}}}Signature"
 _DATA: Final = f"{{{XENC}}}EncryptedData"
+_SECURITY: Final = f"{{{WSSE}}}Security"
 _ENCRYPTED_HEADER: Final = f"{{{WSSE11}}}EncryptedHeader"
 _IDS: Final = etree.XPath(
     "/descendant::*/@u:Id | /descendant::*/@xml:id"
@@ -203,6 +204,19 @@ class Reading:
         self._finish_body()
         if self.opening.listed.keys() - self.opening.placed:
             self.wrong(SecurityFailure("something is listed as encrypted where nothing may be encrypted"))
+
+    def covered_headers(self, signed: Signed | None) -> list[Element]:
+        """The header blocks that a signature covers, in clear or as they came."""
+        if signed is None:
+            return []
+        elements = [part.element for part in signed.covered.values()]
+        pairs = zip(self.headers, self.envelope.headers, strict=True)
+        return [block for block, came in pairs if block in elements or came in elements]
+
+    @property
+    def blocks(self) -> list[Element]:
+        """The header blocks but those of WS-Security."""
+        return [block for block in self.headers if block.tag != _SECURITY]
 
     def of(self, *kinds: type[Token]) -> list[Entry]:
         """The header's entries of these kinds, in document order."""
@@ -354,15 +368,19 @@ class Reading:
 
     def _collect_parts(self) -> None:
         """What a reference may point to: by position, never by a search for an id."""
-        for block in self.headers:
+        policy = self.expectation.policy
+        ciphertext = policy is None or policy.order == "encrypt-before-sign"
+        for block, came in zip(self.headers, self.envelope.headers, strict=True):
             name = block.get(ID)
             if name is not None and block is not self.security:
                 self.parts[name] = Part(header_name(block), block)
+            if block is not came and ciphertext:
+                name = came.get("Id") if came.tag == _DATA else came.get(ID)
+                if name is not None:
+                    self.parts[name] = Part(header_name(block), came)
         name = self.envelope.body.get(ID)
         if name is not None:
             self.parts[name] = Part("Body", self.envelope.body)
-        policy = self.expectation.policy
-        ciphertext = policy is None or policy.order == "encrypt-before-sign"
         for entry in self.entries:
             name = _id_of(entry.token)
             if name is not None:
@@ -496,8 +514,10 @@ class Reading:
             raise SecurityFailure("more octets to digest than a message of this size may ask for")
 
     def _finish_body(self) -> None:
-        """Open a Body that no signature has led to, so that a trace shows it."""
-        if self.trace is None:
+        """Open a Body that no signature has led to: because the policy leaves it unsigned, or so that
+        a trace shows it."""
+        policy = self.expectation.policy
+        if self.trace is None and (policy is None or policy.signs_body):
             return
         try:
             self.body.finish()

@@ -132,9 +132,11 @@ def working_key(
     name: str,
     length: int,
     random: Random,
+    *,
+    derived: bool,
 ) -> tuple[bytes, bytes, bytes]:
     """DerivedKeyToken, key, and the reference that a KeyInfo holds (features F04, SC-14)."""
-    if not policy.derived_keys:
+    if not derived:
         return b"", source.secret, source.reference.render()
     again = policy.reuse_derived_keys and policy.protection_token == "context"
     nonce = _steady_nonce(source, name, length) if again else random(_NONCE)
@@ -169,14 +171,19 @@ def _derivation(edition: Conversation) -> tuple[bytes, bytes]:
 
 
 def symmetric_signer(
-    policy: ProtectionPolicy, edition: Conversation, source: Source, name: str, random: Random
+    policy: ProtectionPolicy,
+    edition: Conversation,
+    source: Source,
+    name: str,
+    random: Random,
+    *,
+    derived: bool,
 ) -> Signer:
     """A signer by the secret, or by a key derived from it."""
-    derived, key, info = working_key(
-        policy, edition, source, name, policy.suite.signature_key_bytes, random
-    )
+    length = policy.suite.signature_key_bytes
+    tokens, key, info = working_key(policy, edition, source, name, length, random, derived=derived)
     token = (source.name, source.token) if source.name is not None else None
-    return Signer(policy.suite.hmac, key, info, derived, token)
+    return Signer(policy.suite.hmac, key, info, tokens, token)
 
 
 def certificate_signer(

@@ -12,11 +12,13 @@ import contextlib
 import logging
 import re
 import traceback
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, Final
 
 from castile.config import Limits, Timers
+from castile.endpoint.channel import is_loopback
 from castile.errors import CastileError
 from castile.transport.http import SOAP_TYPES, media_type
 
@@ -28,6 +30,7 @@ LINGER_SECONDS: Final = 1.0
 
 # What ASGI itself calls these: its dictionaries hold values of many types.
 Scope = MutableMapping[str, Any]
+Network = IPv4Network | IPv6Network
 ReceiveEvent = Callable[[], Awaitable[MutableMapping[str, Any]]]
 SendEvent = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
@@ -45,12 +48,19 @@ class Arrival:
     client: str | None = None
     """The address of whoever connected; a proxy's, if there is one."""
     secure: bool = False
-    """It came over TLS, says the server."""
+    """It came over TLS, says the server, or a proxy that is trusted to know."""
     charset: str | None = None
     """The `charset` parameter of the content type, in lower case."""
     query: str = ""
     mount: str | None = None
     """The URL of the place where the application is mounted, as the Host header has it."""
+    forwarded: bool = False
+    """A proxy stands in between, says the request."""
+
+    @property
+    def local(self) -> bool:
+        """This machine speaks to itself, as far as it is known."""
+        return not self.forwarded and self.client is not None and is_loopback(self.client)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +116,10 @@ class Application:
         start: Callback | None = None,
         stop: Callback | None = None,
         metadata: Metadata | None = None,
+        trusted_proxies: Iterable[str] = (),
     ) -> None:
         self._receive = receive
+        self._proxies = tuple(ip_network(each) for each in trusted_proxies)
         self._limits = limits or Limits()
         self._timers = timers or Timers()
         self._start = start
@@ -203,7 +215,7 @@ class Application:
             raise _leaving(self._timers.drain)
         if scope["method"] != "POST":
             return await self._describe(scope, headers)
-        arrival = _arrival(scope, headers)
+        arrival = _arrival(scope, headers, self._proxies)
         self._check(headers, arrival)
         payload = await self._body(receive)
         try:
@@ -237,7 +249,7 @@ class Application:
     async def _describe(self, scope: Scope, headers: _Headers) -> HTTPAnswer:
         if self._metadata is not None and scope["method"] in ("GET", "HEAD"):
             try:
-                answer = await self._metadata(_arrival(scope, headers))
+                answer = await self._metadata(_arrival(scope, headers, self._proxies))
             except Exception as error:
                 _log_failure("the metadata could not be made", error)
                 return HTTPAnswer(500)
@@ -296,6 +308,11 @@ class _Headers:
             raise Refused(400, close=True)
         return values[0].decode("latin-1") if values else ""
 
+    def has(self, name: str) -> bool:
+        """Whether it stands there at all."""
+        wanted = name.encode("ascii")
+        return any(key == wanted for key, _ in self._pairs)
+
 
 _HOST: Final = re.compile(r"[A-Za-z0-9.-]{1,253}(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](?::[0-9]{1,5})?")
 _PARAMETER: Final = re.compile(r';\s*([!#$%&\'*+.^_`|~0-9A-Za-z-]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s;"]*))')
@@ -312,7 +329,7 @@ def parameters(content_type: str) -> dict[str, str]:
     return found
 
 
-def _arrival(scope: Scope, headers: _Headers) -> Arrival:
+def _arrival(scope: Scope, headers: _Headers, proxies: Sequence[Network]) -> Arrival:
     content_type = headers.one("content-type")
     given = parameters(content_type)
     soap_action = headers.one("soapaction").strip()
@@ -328,11 +345,24 @@ def _arrival(scope: Scope, headers: _Headers) -> Arrival:
         content_type,
         action or None,
         client[0] if client else None,
-        scope.get("scheme") == "https",
+        scope.get("scheme") == "https" or _ended_tls(client[0] if client else "", headers, proxies),
         given["charset"].lower() if "charset" in given else None,
         scope.get("query_string", b"").decode("latin-1"),
         mount,
+        any(headers.has(name) for name in _FORWARDED),
     )
+
+
+_FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-proto", "via")
+
+
+def _ended_tls(client: str, headers: _Headers, proxies: Sequence[Network]) -> bool:
+    """Whether a trusted proxy says that the request came to it over TLS."""
+    try:
+        trusted = any(ip_address(client) in proxy for proxy in proxies)
+    except ValueError:
+        return False  # no address: a socket of this machine, which no proxy is listed by
+    return trusted and headers.one("x-forwarded-proto").strip().lower() == "https"
 
 
 def _path(path: str, root: str) -> str:

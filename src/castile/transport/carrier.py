@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from dataclasses import dataclass
 
 from castile.endpoint.party import Party
+from castile.errors import PolicyError
 from castile.transport.http import HTTP, HTTPRequest, classify, refusal
 from castile.transport.wire import WireLog
 from castile.versions import SOAP_1_1
@@ -18,6 +20,8 @@ class Carrier:
     party: Party
     http: HTTP
     wire: WireLog | None = None
+    basic: bool = False
+    """With HTTP basic authentication (RFC 7617)."""
 
     async def post(self, action: str, payload: bytes, timeout: float | None = None) -> bytes | None:
         """One HTTP exchange: the answering envelope, or None for an empty acceptance."""
@@ -27,6 +31,8 @@ class Carrier:
             content_type, extra = "text/xml; charset=utf-8", (("SOAPAction", f'"{action}"'),)
         else:
             content_type, extra = f'{soap.content_type}; charset=utf-8; action="{action}"', ()
+        if self.basic:
+            extra += (("Authorization", _basic(self.party)),)
         record = self.wire.exchange() if self.wire else None
         if record is not None:
             record.request(payload)
@@ -43,3 +49,13 @@ class Carrier:
                 return None
             case _:
                 raise refusal(response)
+
+
+def _basic(party: Party) -> str:
+    if party.username is None:
+        raise PolicyError(
+            "the policy wants HTTP basic authentication: give credentials=castile.Username(name, password)"
+        )
+    if not (party.tls or party.settings.allow_clear_password):
+        raise PolicyError("a password by HTTP basic authentication goes over https only")
+    return f"Basic {b64encode(':'.join(party.username).encode()).decode()}"

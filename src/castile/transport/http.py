@@ -121,6 +121,19 @@ def read_retry_after(value: str | None, now_utc: float) -> float | None:
     return min(max(moment - now_utc, 0.0), MOST_RETRY_AFTER)
 
 
+def tls_context(authorities: str = "") -> ssl.SSLContext:
+    """Certificates and names are verified, by these issuers (PEM) or else by the system's; HTTP/1.1
+    over TLS 1.2 at least."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if authorities:
+        made.load_verify_locations(cadata=authorities)
+    else:
+        made.load_default_certs()
+    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    made.set_alpn_protocols(["http/1.1"])
+    return made
+
+
 class HTTPClient:
     """The default client: HTTP/1.1, keep-alive, one pool for all threads and event loops.
 
@@ -228,8 +241,7 @@ class HTTPClient:
     def _tls(self) -> ssl.SSLContext:
         # Two threads may each make one; the loser's is used once and forgotten.
         if self._context is None:
-            self._context = ssl.create_default_context()
-            self._context.set_alpn_protocols(["http/1.1"])
+            self._context = tls_context()
         return self._context
 
     def _answer(self, reader: Reader) -> HTTPResponse:
