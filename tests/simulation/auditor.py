@@ -271,6 +271,9 @@ class Auditor:
             for key in self.inbox.pop(process.name, {}):
                 self.accepted.pop(key, None)
                 self.done.discard(key)
+            for run in self.runs:  # nobody knows any more that these have run
+                if run.process is process:
+                    self.of(run.token).doubt = True
         elif process.side == "client" and not lasting:
             for told in self.told.values():  # what it had was gone with it
                 told.doubt = True

@@ -108,26 +108,31 @@ class Trouble:
         chance, path = self.run.faults.chance, self._store(side)
         if not path.exists() or not self.run.faults.planned("flip", side):
             return
-        table = TABLES[int(chance.random() * len(TABLES))]
         with contextlib.closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
             try:
-                rows = connection.execute(f"SELECT rowid, * FROM castile_{table}")
-                names, found = [column[0] for column in rows.description], rows.fetchall()
-                if not found:
+                places = [place for table in TABLES for place in _places(connection, table)]
+                numbers = [place for place in places if isinstance(place[3], int)]
+                some = numbers if numbers and chance.random() < 0.5 else places
+                if not some:
                     return
-                row = found[int(chance.random() * len(found))]
-                places = [
-                    place
-                    for place, value in enumerate(row)
-                    if place and isinstance(value, bytes | int) and value and names[place] != "owner"
-                ]
-                place = places[int(chance.random() * len(places))]
-                value = _flipped(row[place], chance.random())
-                self.run.world.note("flipped", table, names[place])
-                statement = f"UPDATE castile_{table} SET {names[place]} = ? WHERE rowid = ?"
-                connection.execute(statement, (value, row[0]))
+                table, column, row, value = some[int(chance.random() * len(some))]
+                self.run.world.note("flipped", table, column)
+                statement = f"UPDATE castile_{table} SET {column} = ? WHERE rowid = ?"
+                connection.execute(statement, (_flipped(value, chance.random()), row))
             except sqlite3.Error as error:  # somebody writes just now, or there is such a row
                 self.run.world.note("not flipped", error)
+
+
+def _places(connection: sqlite3.Connection, table: str) -> list[tuple[str, str, int, bytes | int]]:
+    """Table, column, row and value of whatever can be damaged; an owner isn't under the checksum."""
+    rows = connection.execute(f"SELECT rowid, * FROM castile_{table}")
+    names = [column[0] for column in rows.description]
+    return [
+        (table, name, row[0], value)
+        for row in rows.fetchall()
+        for name, value in zip(names[1:], row[1:], strict=True)
+        if isinstance(value, bytes | int) and value and name != "owner"
+    ]
 
 
 def _flipped(value: bytes | int, where: float) -> bytes | int:
