@@ -35,8 +35,8 @@ _MAIN: Final = {"cxf": "castile.interop.cxf.CXF", "metro": "castile.interop.metr
 JAVA: Final = ("-Xmx1g", "-Dsun.net.http.retryPost=false", "-Dsun.net.httpserver.nodelay=true")
 """Without the last one Metro's answers wait 40 ms each: the JDK's server leaves Nagle's algorithm on."""
 PATIENCE: Final = 300.0
-"""Seconds beside those ordered after which a pair is taken to hang. Ten processes that start at once
-on a busy machine took 170 for their first call."""
+"""Seconds beside those ordered after which a pair is taken to hang: a JVM on a busy machine took 170 for
+its first call."""
 _TICK: Final = os.sysconf("SC_CLK_TCK")
 
 
