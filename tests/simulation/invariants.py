@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 def runs_once(model: Auditor, run: Run, earlier: list[Run]) -> None:
     """I1, I7: a message whose end is committed never runs again; one that a crash cut off does, and
-    is marked as redelivered; two runs of it never overlap."""
-    if run.sequence is None:
+    is marked as redelivered; two runs of it never overlap. Whoever was taken for dead may begin one
+    more before its store tells it: then only what is committed counts (`transactional_effects_once`)."""
+    if run.sequence is None or run.process.stale:
         return
     if run.key in model.done:
         model.violation("I1", f"{run.token} ({run.key}) runs again though it is done")
@@ -36,11 +37,12 @@ def runs_once(model: Auditor, run: Run, earlier: list[Run]) -> None:
 
 def runs_in_order(model: Auditor, run: Run) -> None:
     """I2: the first runs of a sequence's messages go 1, 2, 3; one handler at a time."""
-    if run.sequence is None:
+    if run.sequence is None or run.process.stale:
         return
     others = [each for each in model.runs if each.sequence == run.sequence]
     for each in others:
-        if each.ended is None and each.process.alive and each.number != run.number:
+        living = each.process.alive and not each.process.stale
+        if each.ended is None and living and each.number != run.number:
             model.violation("I2", f"{run.token} runs beside {each.token} of the same sequence")
     if run.key in model.by_key and any(each.number == run.number for each in others):
         return
