@@ -1,15 +1,19 @@
 """Who a client is: credentials, and certificates from files.
 
-A secret may be given by reference instead of by value: ``env:NAME`` or ``file:PATH``.
+A secret may be given by reference instead of by value: ``env:NAME``, ``file:PATH``,
+``keyring:SERVICE/NAME`` (by the package keyring), or a function that is asked for it when it is
+needed (features CL-24).
 """
 
 from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
@@ -18,14 +22,17 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from castile.errors import UsageError
 from castile.transport.http import tls_context
 
+Secret = str | Callable[[], str]
+"""A secret, a reference to it, or a function that gives it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Username:
     """A user's name and password (UsernameToken profile 1.1)."""
 
     name: str
-    password: str = field(repr=False)
-    """The password, or a reference to it."""
+    password: Secret = field(repr=False)
+    """The password, a reference to it, or a function that gives it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +44,7 @@ class Certificate:
     """
 
     source: str | bytes | Path = field(repr=False)
-    password: str | None = field(default=None, repr=False)
+    password: Secret | None = field(default=None, repr=False)
 
     def load(self) -> tuple[RSAPrivateKey, x509.Certificate]:
         """The key and the certificate."""
@@ -136,23 +143,57 @@ def load_certificate(source: CertificateSource) -> x509.Certificate:
         raise UsageError("no certificate could be read: PEM or DER is wanted") from None
 
 
-def resolve(secret: str) -> str:
-    """The value that a reference stands for; anything else is the value itself.
+def resolve(secret: Secret) -> str:
+    """The value that a reference or a function stands for; anything else is the value itself.
 
-    Raises `UsageError` where the environment or the file doesn't have it.
+    Raises `UsageError` where it isn't there.
     """
-    kind, _, name = secret.partition(":")
-    if kind == "env" and name:
-        value = os.environ.get(name)
-        if value is None:
-            raise UsageError(f"the environment has no {name}, which a secret is taken from")
+    if not isinstance(secret, str):
+        value = secret()
+        if not isinstance(value, str):
+            raise UsageError("the function that was given for a secret gave no text")
         return value
-    if kind == "file" and name:
-        try:
-            return Path(name).read_text().strip()
-        except OSError as error:
-            raise UsageError(f"the secret's file {name} can't be read: {error.strerror}") from None
-    return secret
+    kind, _, name = secret.partition(":")
+    reader = _READERS.get(kind)
+    return secret if reader is None or not name else reader(name)
+
+
+def _from_environment(name: str) -> str:
+    value = os.environ.get(name)
+    if value is None:
+        raise UsageError(f"the environment has no {name}, which a secret is taken from")
+    return value
+
+
+def _from_file(name: str) -> str:
+    try:
+        return Path(name).read_text().strip()
+    except OSError as error:
+        raise UsageError(f"the secret's file {name} can't be read: {error.strerror}") from None
+
+
+def _from_keyring(name: str) -> str:
+    service, _, user = name.rpartition("/")
+    if not service or not user:
+        raise UsageError(f"keyring:{name}: keyring:SERVICE/NAME is wanted, as in `keyring set SERVICE NAME`")
+    try:
+        keyring = import_module("keyring")
+    except ImportError:
+        raise UsageError(f"keyring:{name} needs the package keyring: pip install keyring") from None
+    try:
+        value: object = keyring.get_password(service, user)
+    except Exception as error:  # each of its backends has errors of its own
+        raise UsageError(f"keyring:{name}: the keyring can't be asked ({type(error).__name__})") from None
+    if not isinstance(value, str):
+        raise UsageError(f"the keyring has no {user} of {service}: `keyring set {service} {user}`")
+    return value
+
+
+_READERS: Final[dict[str, Callable[[str], str]]] = {
+    "env": _from_environment,
+    "file": _from_file,
+    "keyring": _from_keyring,
+}
 
 
 def _octets(source: str | bytes | Path) -> bytes:

@@ -47,15 +47,15 @@ from castile.errors import (
 from castile.messages import soap
 from castile.policy import EndpointPolicy
 from castile.policy.lint import check
-from castile.policy.parse import Held
 from castile.previewing import Preview, preview
 from castile.protocol import source
 from castile.protocol.conversation import Conversation
 from castile.pump import Pump
+from castile.reading import held_of
 from castile.security.certificates import CertificateKey
 from castile.store.records import OutboxRow, ReplyRow, SourceRecord
 from castile.target import target
-from castile.transport.adapters import adapted
+from castile.transport.adapters import adapted, fetching
 from castile.transport.carrier import Carrier
 from castile.transport.http import HTTPClient
 from castile.transport.wire import KeyLog, WireLog
@@ -148,27 +148,15 @@ class _Identity:
         return cls(username, credential, load_trust(trust), certificate)
 
 
-def _own_http(settings: Settings, tls: TLS | ssl.SSLContext | None, clock: Clock) -> HTTPClient:
+def own_http(settings: Settings, tls: TLS | ssl.SSLContext | None, clock: Clock) -> HTTPClient:
+    """castile's own HTTP client."""
     context = tls.context() if isinstance(tls, TLS) else tls
     return HTTPClient(settings.limits, settings.timers, tls=context, clock=clock)
 
 
-def _shows(tls: TLS | ssl.SSLContext | None) -> bool:
+def shows(tls: TLS | ssl.SSLContext | None) -> bool:
     """Whether a certificate of ours is shown in TLS; of an SSLContext nobody knows."""
     return tls is not None and not (isinstance(tls, TLS) and tls.certificate is None)
-
-
-def _held(
-    credentials: Credential | Sequence[Credential] | None,
-    service_certificate: CertificateSource | None,
-    tls: TLS | ssl.SSLContext | None,
-) -> Held:
-    """Which credentials there are, by the names that a policy's reading has for them."""
-    rows = (credentials,) if isinstance(credentials, Credential) else credentials or ()
-    held = {"username": Username, "certificate": Certificate}
-    names = [name for name, kind in held.items() if any(isinstance(row, kind) for row in rows)]
-    names += ["service-certificate"] if service_certificate is not None else []
-    return (*names, "tls-certificate") if _shows(tls) else tuple(names)
 
 
 def _check(address: str, policy: EndpointPolicy, settings: Settings, shown: bool | None) -> None:
@@ -260,17 +248,19 @@ class Front:
         self._timeout = settings.timers.call_timeout if timeout is None else timeout
         if http is not None and tls is not None:
             raise UsageError("tls= is for castile's own HTTP client: configure the one in http= itself")
-        own = _own_http(settings, tls, clock) if http is None else None
+        own = own_http(settings, tls, clock) if http is None else None
         self._http, self._owns_http = own or adapted(http, settings.limits, clock), own is not None
         self._on_reply = on_reply
-        held = _held(credentials, service_certificate, tls)
-        wanted = (str(address), policy, service, port)
-        self._target = endpoint = cache(partial(target, *wanted, settings, validate, held))
+        held = held_of(
+            credentials, service_certificate=service_certificate is not None, tls_certificate=shows(tls)
+        )
+        wanted = (str(address), policy, service, port, settings, validate, held, fetching(http))
+        self._target = endpoint = cache(partial(target, *wanted))
         identity = cache(partial(_Identity.of, credentials, trust, service_certificate))
 
         def engine() -> Pump:
             where, who, keylog = endpoint(), identity(), KeyLog.from_environment()
-            _check(where.address, where.policy, settings, None if http is not None else _shows(tls))
+            _check(where.address, where.policy, settings, None if http is not None else shows(tls))
             party = Party(
                 side="client",
                 address=where.address,
@@ -281,7 +271,7 @@ class Front:
                 identify=new_id,
                 settings=settings,
                 clock=clock,
-                certificate=who.certificate,
+                certificate=who.certificate or where.service,
                 username=who.username,
                 credential=who.credential,
                 trust=who.trust,

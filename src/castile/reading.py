@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
+from typing import Final
 
+from castile.config import Settings
 from castile.credentials import Certificate, Username
 from castile.errors import PolicyError
 from castile.messages.policy import NO_POLICY
@@ -11,33 +14,50 @@ from castile.policy import EndpointPolicy
 from castile.policy.description import Description, Port
 from castile.policy.parse import Held, read
 
+policy_log: Final = logging.getLogger("castile.policy")
+
 Given = Username | Certificate | Iterable[Username | Certificate] | None
 
 
-def policy_of(port: Port, given: EndpointPolicy | None, held: Held) -> EndpointPolicy:
+def policy_of(port: Port, given: EndpointPolicy | None, held: Held, settings: Settings) -> EndpointPolicy:
     """What governs the messages of a port: `given`, else what its WSDL says that these credentials
     can satisfy.
 
     Raises `PolicyError` for what can't be met.
     """
-    if given is None:
-        return read(port, held).policy
-    if given.soap is not port.soap:
-        raise PolicyError(
-            f"policy= is for {given.soap.name}, and the port {port.name} speaks {port.soap.name}: "
-            "choose another port, or give the policy with soap="
-        )
-    return given
+    if given is not None:
+        if given.soap is not port.soap:
+            raise PolicyError(
+                f"policy= is for {given.soap.name}, and the port {port.name} speaks {port.soap.name}: "
+                "choose another port, or give the policy with soap="
+            )
+        return given
+    if certificate_of(port) is not None:
+        held = {*held, "service-certificate"}
+    reading = read(
+        port,
+        held,
+        strict=settings.strict_policy,
+        alternative=settings.policy_alternative,
+        ignore=settings.ignore_assertions,
+    )
+    for finding in reading.findings:
+        if finding.level == "warning":
+            policy_log.warning("%s", finding)
+    return reading.policy
 
 
-def held_of(credentials: Given, *, service_certificate: bool) -> frozenset[str]:
+def certificate_of(port: Port) -> bytes | None:
+    """The certificate that the port's endpoint reference says to expect, DER (features PO-51)."""
+    return next(iter(port.identity.certificates), None) if port.identity is not None else None
+
+
+def held_of(credentials: Given, *, service_certificate: bool, tls_certificate: bool = False) -> Held:
     """Which credentials there are, by their names in `castile.policy.parse` (features CL-23)."""
-    if isinstance(credentials, Username | Certificate):
-        credentials = (credentials,)
-    held = {"service-certificate"} if service_certificate else set[str]()
-    for each in credentials or ():
-        held |= {"username"} if isinstance(each, Username) else {"certificate", "tls-certificate"}
-    return frozenset(held)
+    rows = (credentials,) if isinstance(credentials, Username | Certificate) else credentials or ()
+    held = {"username" if isinstance(each, Username) else "certificate" for each in rows}
+    held |= {"service-certificate"} if service_certificate else set()
+    return frozenset(held | ({"tls-certificate"} if tls_certificate else set()))
 
 
 def is_plain(policy: EndpointPolicy) -> bool:

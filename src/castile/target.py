@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from cryptography import x509
+
 from castile.config import Settings
+from castile.credentials import load_certificate
 from castile.errors import UsageError
 from castile.policy import EndpointPolicy
 from castile.policy.parse import Held
-from castile.policy.parse import read as read_policy
+from castile.reading import certificate_of, policy_of
+from castile.transport.documents import Fetch, Loader
 
 if TYPE_CHECKING:
     from castile.typed.calling import Calls, Request
-    from castile.typed.contract import Port
-
-policy_log: Final = logging.getLogger("castile.policy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,8 @@ class Target:
     address: str
     policy: EndpointPolicy
     calls: Calls | None = None
+    service: x509.Certificate | None = None
+    """The service's certificate, as the WSDL has it."""
 
     def is_one_way(self, operation: str) -> bool:
         """Whether an operation has no answer. Raises `UsageError` for one that isn't there."""
@@ -67,42 +69,32 @@ def target(
     settings: Settings,
     validate: str,
     held: Held,
+    fetch: Fetch | None = None,
 ) -> Target:
     """The endpoint that a client's arguments mean; a WSDL is loaded for it.
 
-    `held`: the credentials that it has. Raises `UsageError` for a WSDL that can't be used,
-    `PolicyError` for a policy that can't be met, `TransportError` where the WSDL can't be fetched.
+    `held`: the credentials that it has. `fetch`: brings a document from a server. Raises `UsageError`
+    for a WSDL that can't be used, `PolicyError` for a policy that can't be met, `TransportError` where
+    the WSDL can't be fetched.
     """
     if not is_wsdl(source, policy):
         if policy is None or service is not None or port is not None:
             raise UsageError("service= and port= are of a WSDL: give its URL with ?wsdl")
         return Target(source, policy)
     # Only a client of a WSDL waits for zeep.
-    from castile.transport.documents import Loader
     from castile.typed.calling import Calls
     from castile.typed.contract import read
 
-    contract = read(Loader().load(source))
+    contract = read(Loader(fetch=fetch).load(source))
     chosen = contract.port(service, port)
-    policy = _policy(chosen, held, settings) if policy is None else replace(policy, soap=chosen.soap)
+    given = None if policy is None else replace(policy, soap=chosen.soap)
+    policy = policy_of(chosen.described, given, held, settings)
     if not chosen.described.address:
         raise UsageError(f"the port {chosen.name} of the WSDL has no address")
     calls = Calls(contract, chosen, settings.limits, addressed=policy.addressed, validate=validate)
-    return Target(chosen.described.address, policy, calls)
-
-
-def _policy(port: Port, held: Held, settings: Settings) -> EndpointPolicy:
-    reading = read_policy(
-        port.described,
-        held,
-        strict=settings.strict_policy,
-        alternative=settings.policy_alternative,
-        ignore=settings.ignore_assertions,
-    )
-    for finding in reading.findings:
-        if finding.level == "warning":
-            policy_log.warning("%s", finding)
-    return reading.policy
+    expected = certificate_of(chosen.described)
+    certificate = load_certificate(expected) if expected is not None else None
+    return Target(chosen.described.address, policy, calls, certificate)
 
 
 __all__ = ["Target", "is_wsdl", "target"]

@@ -98,6 +98,21 @@ def adapted(given: object, limits: Limits | None = None, clock: Clock = system) 
     return kind(given, (limits or Limits()).message_bytes, clock)
 
 
+def fetching(given: object) -> Callable[[str], bytes] | None:
+    """Brings documents by the user's session; None where that can only post, or only in a loop."""
+    get = getattr(given, "get", None)
+    if not callable(get) or asyncio.iscoroutinefunction(get):
+        return None
+
+    def fetch(url: str) -> bytes:
+        answer = get(url)
+        answer.raise_for_status()
+        content: bytes = answer.content
+        return content
+
+    return fetch
+
+
 class _Adapter:
     """What the adapters share."""
 
@@ -235,4 +250,4 @@ class _AsyncHttpx(_Adapter):
         return self._response(answer, body)
 
 
-__all__ = ["adapted"]
+__all__ = ["adapted", "fetching"]

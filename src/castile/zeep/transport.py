@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import warnings
 from abc import ABC, abstractmethod
@@ -22,19 +23,20 @@ from zeep.wsdl.utils import etree_to_string
 from castile import store as stores
 from castile.async_client import AsyncClient
 from castile.client import Client
+from castile.clock import system
 from castile.config import Settings
-from castile.credentials import CertificateSource, TrustSource
+from castile.credentials import TLS, CertificateSource, TrustSource
 from castile.endpoint.party import reliability_log
 from castile.errors import CastileError, FaultReceived, PolicyError, UsageError
-from castile.front import Credential, Quality, Reply
+from castile.front import Credential, Quality, Reply, own_http, shows
 from castile.policy import EndpointPolicy
 from castile.policy.description import Description, Operation, Port
 from castile.policy.documents import Documents
 from castile.policy.wsdl import describe
-from castile.reading import held_of, is_plain, is_unconcerned, policy_of
+from castile.reading import certificate_of, held_of, is_plain, is_unconcerned, policy_of
 from castile.transport.adapters import adapted
 from castile.transport.documents import Loader
-from castile.transport.http import HTTP, HTTPClient
+from castile.transport.http import HTTP
 from castile.zeep.bindings import BINDINGS, Called, called
 from castile.zeep.envelopes import TAKEN, Answer, Asked, answer, fault, taken_apart, username_of
 from castile.zeep.inner import AsyncPlain, InnerHTTP, SessionTransport, timed
@@ -99,11 +101,12 @@ class _Shared(ABC, Generic[C]):
         inner: Any = None,
         session: object = None,
         http: HTTP | None = None,
+        tls: TLS | ssl.SSLContext | None = None,
         wsdl: str | Path | bytes | None = None,
         on_reply: Callable[[Reply], None] | None = None,
     ) -> None:
-        if sum(each is not None for each in (inner, session, http)) > 1:
-            raise UsageError("one of inner=, session= and http= is enough: each carries the messages")
+        if sum(each is not None for each in (inner, session, http, tls)) > 1:
+            raise UsageError("one of inner=, session=, http= and tls= is enough: each carries messages")
         self._options: dict[str, Any] = {
             "credentials": credentials,
             "trust": trust,
@@ -117,7 +120,7 @@ class _Shared(ABC, Generic[C]):
             "on_reply": on_reply,
         }
         self._settings, self._policy, self._source = settings or Settings(), policy, wsdl
-        self._own = HTTPClient(self._settings.limits, self._settings.timers)
+        self._tls, self._own = tls, own_http(self._settings, tls, system)
         self._http = self._carrier(inner, session, http)
         self._inner = inner if inner is not None else self._loader(session)
         self.seen: list[Any] = []
@@ -201,9 +204,7 @@ class _Shared(ABC, Generic[C]):
         port, operation = target
         credentials, certificate = self._options["credentials"], self._options["service_certificate"]
         username = None if credentials is not None else username_of(envelope)
-        identity = port.identity.certificates if port.identity is not None else ()
-        if certificate is None and identity:
-            certificate = identity[0]
+        certificate = certificate_of(port) if certificate is None else certificate
         policy = self._policy_of(port, credentials or username, certificate is not None)
         if is_plain(policy):
             return None
@@ -265,10 +266,12 @@ class _Shared(ABC, Generic[C]):
         return self._captured[url]
 
     def _policy_of(self, port: Port, credentials: Any, certificate: bool) -> EndpointPolicy:
-        held = held_of(credentials, service_certificate=certificate)
+        held = frozenset(
+            held_of(credentials, service_certificate=certificate, tls_certificate=shows(self._tls))
+        )
         known = self._policies.get((id(port), held))
         if known is None:
-            known = self._policies[id(port), held] = policy_of(port, self._policy, held)
+            known = self._policies[id(port), held] = policy_of(port, self._policy, held, self._settings)
         return known
 
     def _client(self, address: str, port: Port, policy: EndpointPolicy, credential: dict[str, Any]) -> C:
@@ -321,7 +324,7 @@ class Transport(_Shared[Client]):
             credentials=castile.Username("ada", "secret"), store="transfers.db"))
 
     `credentials`, `trust`, `service_certificate`, `to_alias`, `store`, `quality`, `seal`, `settings`,
-    `timeout` and `on_reply` are those of `castile.Client`. `policy`: in place of the WSDL's own.
+    `timeout`, `tls` and `on_reply` are those of `castile.Client`. `policy`: in place of the WSDL's own.
     `inner`: a zeep transport that loads documents and carries messages; `session`: a
     ``requests.Session`` or ``httpx.Client`` that does, and isn't changed; `http`: another client of
     castile's protocol. `wsdl`: where the policy is, for a `zeep.Client` that is made from a Document.
