@@ -95,8 +95,8 @@ class Trouble:
         living, auditor = self._living(side), self.run.auditor
         if not living or living[0].name in self.run.stage.through or not self._copy:
             return
-        if auditor.commits[side] == self._commits or not self.run.faults.planned("restore", side):
-            return
+        if self._commits in (0, auditor.commits[side]) or not self.run.faults.planned("restore", side):
+            return  # a copy from before its first commit is no store yet, and is refused beside the mark
         living[0].kill("restored")
         for path in (*files_of(self._store(side)), self._store(side).with_name(f"{side}.db-shm")):
             path.unlink(missing_ok=True)
