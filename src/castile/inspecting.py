@@ -247,7 +247,7 @@ def _arguments(documents: Documents, port: Port, name: str) -> str:
     try:
         contract = contract_of(documents)
         operation = contract.port(port.service or None, port.name).operations[name]
-        given = sample(Codec(contract, Limits(), strict=False).operation(operation).request)
+        given = sample(Codec(contract, Limits(), "off").operation(operation).request)
     except (CastileError, KeyError):
         return ", {}"
     plain = all(each.isidentifier() and each not in ("key", "timeout") for each in given)

@@ -267,3 +267,23 @@ def test_lint_of_policies_and_sets(tmp_path: Path) -> None:
         result = run("lint", unknown)
         assert result.exit_code == 2
         assert result.stderr.startswith("castile: ")
+
+
+@pytest.mark.row("OP-02", "RE-102")
+@pytest.mark.parametrize(
+    "inner",
+    [
+        '<x:element name="Ask" type="Missing"/>',
+        '<x:element name="Ask"><x:complexType><x:element name="a"/></x:complexType></x:element>',
+        '<x:element name="Ask" type="u:Missing"/>',
+        '<x:element name=""/>',
+        "<x:message/>",
+    ],
+)
+def test_schemas_that_are_broken_leave_the_arguments_open(tmp_path: Path, inner: str) -> None:
+    types = '<wsdl:types><x:schema xmlns:x="http://www.w3.org/2001/XMLSchema" targetNamespace="urn:t">'
+    path = tmp_path / "a.wsdl"
+    path.write_bytes(wsdl(definitions=f"{types}{inner}</x:schema></wsdl:types>"))
+    result = run("inspect", path)
+    assert result.exit_code == 0
+    assert 'client.call("Ask", {})' in result.output

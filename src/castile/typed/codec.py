@@ -49,7 +49,10 @@ class Codec:
                         self._names.setdefault(message, f"message-{len(self._names)}")
         rpc = {name: message for message, name in self._names.items()}
         self._validator: Validator | None = schemas.validator(rpc) if validate == "strict" else None
-        self._types = zeep.xsd.Schema(schemas.documents, _Nowhere(), None)
+        try:
+            self._types = zeep.xsd.Schema(schemas.documents, _Nowhere(), None)
+        except (*_ZEEP, AssertionError, LookupError, RecursionError) as error:
+            raise UsageError(f"the schemas of the WSDL can't be read: {error}") from None
 
     def operation(self, operation: Operation) -> Values:
         """The codec of one operation. Raises `UsageError` for what isn't spoken here."""
