@@ -39,7 +39,7 @@ LAYERS: Final = (
     ),
     (
         *("front", "client", "async_client", "service", "ports", "reading", "target", "previewing"),
-        *("inspecting", "sts", "zeep", "explaining", "credentials", "testing"),
+        *("configuration", "inspecting", "sts", "zeep", "explaining", "credentials", "testing"),
     ),
     ("cli", "console", "demo"),
     ("__init__", "__main__"),

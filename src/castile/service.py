@@ -214,9 +214,9 @@ class Service:
         return self._location
 
     @property
-    def has_wsdl(self) -> bool:
-        """Whether it publishes a contract."""
-        return self._operations is not None
+    def operations(self) -> tuple[str, ...]:
+        """The names of the WSDL's operations; none without a WSDL."""
+        return () if self._operations is None else self._operations.names
 
     def offered(self, base: str) -> list[tuple[str, str]]:
         """The URL of each port of a service at `base`, and what it asks for, in words."""

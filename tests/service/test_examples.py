@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -34,6 +35,17 @@ def told(folder: Path, *arguments: str) -> str:
     client = run(*arguments, folder=folder)
     assert client.returncode == 0, client.stderr + (folder / "service.log").read_text()
     return client.stdout
+
+
+def answered(url: str) -> None:
+    """Wait until somebody answers there."""
+    for _ in range(300):
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    pytest.fail(f"nobody answers at {url}")
 
 
 @pytest.mark.row("SV-01")
@@ -84,12 +96,7 @@ def test_serve_and_call(place: tuple[Path, int]) -> None:
             "store: none, in memory (durability full)\n",
         ]
         url = f"http://127.0.0.1:{port}/?wsdl"
-        for _ in range(100):
-            try:
-                urllib.request.urlopen(url, timeout=5)
-                break
-            except OSError:
-                pass
+        answered(url)
         (folder / "service.log").write_text("")
         said = ["-c", COMMAND, "call", url, "Transfer", "debtor=AB1234", "creditor=CD5678"]
         assert told(folder, *said, "amount:=2.5") == '"AB1234 gave CD5678 2.5"\n'
@@ -106,6 +113,23 @@ def test_serve_and_call(place: tuple[Path, int]) -> None:
     finally:
         server.terminate()
         server.communicate(timeout=20)
+
+
+@pytest.mark.row("OP-04", "SV-22")
+def test_serve_a_file_with_workers(place: tuple[Path, int]) -> None:
+    folder, port = place
+    (folder / "castile.toml").write_text(
+        f'[service]\nwsdl = "bank.wsdl"\nfunctions = "plain"\n[listen]\nport = {port}\nworkers = 2\n'
+    )
+    command = [sys.executable, "-c", COMMAND, "serve", "castile.toml"]
+    with (folder / "service.log").open("w") as log:
+        server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+    try:
+        answered(f"http://127.0.0.1:{port}/?wsdl")
+        assert told(folder, "plain_client.py") == "AB1234 gave CD5678 9.50\nRefused 1000\n"
+    finally:
+        server.terminate()
+        server.wait(20)
 
 
 @pytest.mark.row("OP-04")

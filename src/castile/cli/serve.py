@@ -1,33 +1,48 @@
-"""``castile serve``: a service of a program, offered over HTTP."""
+"""``castile serve``: a service of a program, or of a file castile.toml, offered over HTTP."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import Final
 
 import click
 
+from castile.configuration import ListenTable, load
 from castile.errors import UsageError
+from castile.service import Service
+from castile.transport.asgi import Application
 
-if TYPE_CHECKING:
-    from castile.service import Service
+_FILE: Final = "CASTILE_CONFIGURATION"
+"""How workers hear of the file."""
 
 
-@click.command(epilog="Exit status: 0 ended in good order, 2 wrong use, 3 the store can't be opened.")
-@click.argument("application", metavar="MODULE:SERVICE")
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Its port.")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
-def serve(application: str, host: str, port: int, workers: int) -> None:
-    """Serve a castile.Service that a module of this folder has.
+@click.command(epilog="Exit status: 0 ended in good order, 2 wrong use, 3 no store.")
+@click.argument("application", metavar="MODULE:SERVICE|FILE.toml")
+@click.option("--host", help="The address to listen on.  [default: the file's, or 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="Its port.  [default: the file's, or 8000]")
+@click.option("--workers", type=click.IntRange(1), help="Processes.  [default: the file's, or 1]")
+def serve(application: str, host: str | None, port: int | None, workers: int | None) -> None:
+    """Serve a castile.Service that a module of this folder has, or that a file describes.
 
     \b
         castile serve bank:service
         castile serve bank:service --port 443 --workers 4
+        castile serve castile.toml
     """
-    service = _loaded(application)
+    if application.endswith(".toml"):
+        os.environ[_FILE] = application
+        found = load(application)
+        service, listen, factory = found.service, found.listen, "castile.cli.serve:configured"
+    else:
+        service, listen, factory = _loaded(application), ListenTable(), f"{application}.asgi"
+    host, port, workers = (
+        host or listen.host,
+        listen.port if port is None else port,
+        workers or listen.workers,
+    )
     for line in _lines(service, f"http://{host}:{port}"):
         click.echo(line)
     try:
@@ -35,7 +50,7 @@ def serve(application: str, host: str, port: int, workers: int) -> None:
     except ImportError:
         raise UsageError("castile serve needs uvicorn: pip install 'castile[serve]'") from None
     uvicorn.run(
-        f"{application}.asgi" if workers > 1 else service.asgi(),
+        factory if workers > 1 else service.asgi(),
         factory=workers > 1,
         workers=workers,
         host=host,
@@ -47,9 +62,12 @@ def serve(application: str, host: str, port: int, workers: int) -> None:
     )
 
 
-def _loaded(application: str) -> Service:
-    from castile.service import Service
+def configured() -> Application:
+    """The application of a worker, by the file that the command was given."""
+    return load(os.environ[_FILE]).service.asgi()
 
+
+def _loaded(application: str) -> Service:
     module, _, name = application.partition(":")
     if not module or not name:
         raise UsageError(f"{application!r}: MODULE:SERVICE is wanted, such as bank:service")
@@ -71,6 +89,6 @@ def _lines(service: Service, url: str) -> Iterator[str]:
     """What is offered where, and how safe it is kept."""
     for address, described in service.offered(url):
         yield f"{address}  {described}"
-    if service.has_wsdl:
+    if service.operations:
         yield f"{next(address for address, _ in service.offered(url))}?wsdl"
     yield f"store: {service.location or 'none, in memory'} (durability {service.settings.durability})"
