@@ -90,7 +90,7 @@ def test_serve_and_call(place: tuple[Path, int]) -> None:
     try:
         assert server.stdout is not None
         lines = [server.stdout.readline() for _ in range(3)]
-        assert lines[0].startswith(f"http://127.0.0.1:{port}  Bank: SOAP 1.2")
+        assert lines[0].startswith(f"http://127.0.0.1:{port}  SOAP 1.2, no addressing headers; ")
         assert lines[1:] == [
             f"http://127.0.0.1:{port}?wsdl\n",
             "store: none, in memory (durability full)\n",
