@@ -243,7 +243,9 @@ def _alternatives(
     named = [row for row in rows if row.element and row.element == element]
     if named and action and all(row.action != action for row in named):
         raise SecurityFailure("the Action isn't proved, and isn't the Body's", part="wsa:Action")
-    found = [row.protection for row in named or rows] + ([] if named else [policy.application])
+    found = [row.protection for row in named or rows]
+    if not named and (around.request or not rows):
+        found.append(policy.application)
     return [each for each in dict.fromkeys(found) if each is not None and each != chosen]
 
 
