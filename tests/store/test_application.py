@@ -16,7 +16,7 @@ from castile.store.application import ApplicationConnection
 
 from .samples import KEY, START, do, fill, inbox, opened, plain
 
-pytestmark = pytest.mark.row("N11")
+pytestmark = pytest.mark.row("F24", "N11")
 
 
 @pytest.fixture
