@@ -206,6 +206,15 @@ UNSOUND: Final = {
         filled(SEALED, signed='<sp:Header Name="A"/>'),
         "names no Namespace",
     ),
+    "two users": (
+        filled(
+            SEALED,
+            top="<sp:SupportingTokens><wsp:Policy><sp:UsernameToken/></wsp:Policy></sp:SupportingTokens>"
+            "<sp:SignedSupportingTokens><wsp:Policy><sp:UsernameToken/></wsp:Policy>"
+            "</sp:SignedSupportingTokens>",
+        ),
+        r"a\.wsdl:\d+: sp:SymmetricBinding .* can't be honoured: two supporting tokens of one kind",
+    ),
     "unknown content": (filled(SEALED, token="<sp:RequireMagic/>"), "sp:RequireMagic .* isn't understood"),
     "content of a flag": (
         filled(SEALED, binding="<sp:IncludeTimestamp><sp:Sometimes/></sp:IncludeTimestamp>"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
+from castile.errors import PolicyError
 from castile.messages.policy import Assertion
 from castile.policy import CertificateReference, ProtectionPolicy, SupportingToken, TokenKind
 from castile.policy.parts import DEFAULT_PARTS, NO_PARTS, Parts
@@ -92,7 +93,10 @@ def section_of(scope: Scope) -> Section | None:
     rows = _supporting(scope, transport=kind == "transport", suite=properties.suite)
     supporting = tuple(row for row, _ in rows)
     session = next((each.session for each in (*tokens, *(token for _, token in rows)) if each.session), None)
-    protection = _protection(kind, tokens, properties, wss, named, supporting)
+    try:
+        protection = _protection(kind, tokens, properties, wss, named, supporting)
+    except PolicyError as error:  # which knows no place
+        raise scope.notes.refuse(binding, f"can't be honoured: {error}") from None
     transport = tokens[0] if kind == "transport" else None
     return Section(
         protection,
@@ -291,6 +295,8 @@ def _row(
     if token.kind == "username":
         # WCF exports a user name as merely signed, and encrypts it all the same (features MS-58).
         encrypted |= token.password in ("text", "digest")
+    if own.encrypts:
+        raise scope.notes.refuse(token.assertion, "has EncryptedParts of its own, which can't be done yet")
     return SupportingToken(
         _KINDS[token.kind],
         signed=signed,
