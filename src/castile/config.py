@@ -177,6 +177,9 @@ class Settings:
     """Unacknowledged messages under way at once: as many as the window of a castile peer holds."""
     max_concurrency: int = 32
     """Handlers that run at once."""
+    max_queue: int = 1_000
+    """Messages outside sequences that wait for a handler: each holds its HTTP exchange open, and whoever
+    comes after them hears 503. Messages in sequences wait in the store."""
     allow_renewal_after_expiry: bool = False
     """A client renews an expired context, and a service lets it, while `token_cache_after_expiry`
     runs. Off: an expired key serves recovery only."""

@@ -9,7 +9,7 @@ import pytest
 
 import castile
 from tests.endpoint.pair import ADDRESS, FAMILIES, USERS, Pair, identity, until
-from tests.service.plain import EUR, OPERATIONS
+from tests.service.plain import EUR, OPERATIONS, SOAP_1_1, SOAP_1_2, envelope
 from tests.typed.contracts import BODIES, FOLDER, values
 
 ACTION = "urn:bank/Transfer"
@@ -21,11 +21,15 @@ class Bank(Pair):
 
     rm_only = True
 
+    @property
+    def offers(self) -> Any:
+        return {"Soap12": self.policies or self.policy}
+
     def make_service(self) -> castile.Service:
         service = castile.Service(
             FOLDER / "bank.wsdl",
             public_url=ADDRESS,
-            policy={"Soap12": self.policies or self.policy},
+            policy=self.offers,
             rm_only=self.rm_only,
             credentials=castile.Certificate(identity("service")),
             users=USERS,
@@ -149,3 +153,29 @@ def test_clients_without_reliable_messaging(family: str) -> None:
             bank.close()
         numbers = [number for _, number, _ in ran]
         assert numbers == ([None, 1] if answered else [1])
+
+
+class Both(Bank):
+    """A plain port beside a secured one, at one address."""
+
+    @property
+    def offers(self) -> Any:
+        plain = castile.EndpointPolicy.of(secure=False, reliable=False, addressed=False)
+        return {"Soap12": self.policy, "Soap11": plain}
+
+
+@pytest.mark.row("SV-12")
+def test_a_plain_port_beside_a_secured_one() -> None:
+    ran.clear()
+    bank = Both(castile.EndpointPolicy.of("1.3"))
+    try:
+        with bank.client() as client:
+            client.call_raw(ACTION, BODIES["Transfer"].encode())
+        plain = bank.network.deliver(envelope(BODIES["Transfer"], SOAP_1_1))
+        assert (plain.status, b"12.50" in plain.body) == (200, True)
+        for action in (None, ACTION):  # what the secured port asks for is asked of SOAP 1.2
+            refused = bank.network.deliver(envelope(BODIES["Transfer"], SOAP_1_2, action))
+            assert refused.status == 500
+    finally:
+        bank.close()
+    assert ran == [("ada", 1, "Transfer"), (None, None, "Transfer")]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 import castile
 from castile import xml
+from castile.config import Settings
 from castile.typed.operations import Call
+from tests.endpoint.pair import until
 from tests.service.plain import EUR, OPERATIONS, SOAP_1_1, SOAP_1_2, bank, served
 from tests.typed.contracts import BODIES, FOLDER, values
 
@@ -239,3 +243,27 @@ def test_hooks_see_copies() -> None:
         assert app.ask(BODIES["Ping"]).reason == "Not today."
     assert [call.operation for call in seen] == ["Transfer", "Transfer", "Ping"]
     assert seen[1].result == "AB1234>CD5678:12.50EUR:2026:rent"
+
+
+@pytest.mark.row("SV-16")
+def test_a_full_queue_is_503() -> None:
+    gate, inside = threading.Event(), threading.Semaphore(0)
+    settings = Settings(max_concurrency=2, max_queue=1)
+    service = castile.Service(FOLDER / "bank.wsdl", partial=True, settings=settings)
+
+    @service.operation
+    def Ping() -> int:  # noqa: N802
+        inside.release()
+        gate.wait(20)
+        return 7
+
+    with served(service) as app, ThreadPoolExecutor(5) as callers:
+        running = [callers.submit(app.ask, BODIES["Ping"]) for _ in range(3)]
+        for _ in range(2):
+            assert inside.acquire(timeout=20)
+        until(lambda: service._running()[1]._direct_calls == 3)
+        late = app.ask(BODIES["Ping"])
+        assert (late.status, late.payload) == (503, b"")
+        gate.set()
+        assert [each.result(20).status for each in running] == [200, 200, 200]
+        assert app.ask(BODIES["Ping"]).status == 200

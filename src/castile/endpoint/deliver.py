@@ -128,6 +128,8 @@ class Dispatcher:
         """Sequences whose queue stands still until an operator decides."""
         self._elsewhere: dict[tuple[str, int], Party] = {}
         """Those whose reply another process makes."""
+        self._direct_calls = 0
+        """Messages outside any sequence whose handler waits or runs."""
         self._ending = threading.Event()
         self.loop: asyncio.AbstractEventLoop | None = None
         """Where coroutine handlers run."""
@@ -287,8 +289,22 @@ class Dispatcher:
             self.start(accepted.result().deliveries)
 
     def call(self, delivery: Delivery) -> Future[Reply]:
-        """Run the handler of a message outside any sequence; its reply is not stored."""
-        return self._pool.submit(self._direct, delivery)
+        """Run the handler of a message outside any sequence; its reply is not stored.
+
+        Raises `Retry` where too many wait already.
+        """
+        settings = self._party.settings
+        with self._lock:
+            if self._direct_calls >= settings.max_concurrency + settings.max_queue:
+                raise Retry
+            self._direct_calls += 1
+        call = self._pool.submit(self._direct, delivery)
+        call.add_done_callback(self._called)
+        return call
+
+    def _called(self, _: Future[Reply]) -> None:
+        with self._lock:
+            self._direct_calls -= 1
 
     def stop(self, drain_seconds: float) -> None:
         """Let running handlers finish, for at most this long; queued ones stay in the store."""
