@@ -14,7 +14,7 @@ from castile.conversations import Conversations
 from castile.endpoint import recover, requests
 from castile.endpoint.party import Party, reliability_log
 from castile.endpoint.turn import SWEPT_ROWS
-from castile.errors import CastileError
+from castile.errors import CastileError, StoreError
 from castile.protocol import source
 from castile.store import Transaction
 from castile.store.records import OutboxRow, SourceRecord
@@ -82,7 +82,7 @@ class Retired:
     @property
     def pending(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.keys or self._contexts)
+        return bool(self.keys or self._contexts or not self.clear.is_open())
 
     def add(self, key: str) -> None:
         """A sequence of this process takes nothing new any more. New work comes after what is in
@@ -128,7 +128,11 @@ class Retired:
             if ready:
                 self.clear.open()
         if ready:
-            self.party.run(self._release)
+            try:
+                self.party.run(self._release)
+            except StoreError:
+                self.clear.shut()  # they still wait: the next round tries again
+                raise
         if not self.keys and self._contexts:
             spawn(lambda: blocking(self.give_back()))
 
