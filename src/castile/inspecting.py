@@ -132,7 +132,7 @@ class _Protected:
             tokens = () if protection is None or direction != "request" else protection.supporting
             parts = [part_name(WSU, "Timestamp")] if any(each.endorsing for each in tokens) else []
             return cls(tuple(parts), (), policy.tls)
-        signed, encrypted = parts_of(protection)
+        signed, encrypted = parts_of(protection, direction)
         return cls(tuple(signed), tuple(encrypted), policy.tls)
 
     def __str__(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from castile.policy import EndpointPolicy, ProtectionPolicy, SupportingToken
+from castile.policy import Direction, EndpointPolicy, ProtectionPolicy, SupportingToken
 from castile.policy.delivery import Delivery
 from castile.policy.parts import HeaderPart
 from castile.versions import DS, NETRM, WSMC, WSSE, WSU, part_name
@@ -75,7 +75,9 @@ def protection_words(protection: ProtectionPolicy | None) -> list[str]:
     return lines
 
 
-def parts_of(protection: ProtectionPolicy) -> tuple[list[str], list[str]]:
+def parts_of(
+    protection: ProtectionPolicy, direction: Direction = "request"
+) -> tuple[list[str], list[str]]:
     """What is signed and what is encrypted, by the names that parts have for people."""
     parts = protection.parts
     signed = _parts(parts.signed_body or parts.every_header, parts.signed_headers)
@@ -84,7 +86,7 @@ def parts_of(protection: ProtectionPolicy) -> tuple[list[str], list[str]]:
     encrypted = _parts(parts.encrypted_body, parts.encrypted_headers)
     encrypted += [part_name(DS, "Signature")] if encrypted and protection.encrypt_signature else []
     username = protection.username
-    if username is not None:
+    if username is not None and direction == "request":
         name = part_name(WSSE, "UsernameToken")
         signed += [name] if username.signed else []
         encrypted += [name] if username.encrypted else []
