@@ -54,7 +54,7 @@ from castile.ports import PortPolicies, addresses, offers, plain_twins, publishe
 from castile.security.keys import ContextKey
 from castile.store import Store, Transaction
 from castile.transport.asgi import Application, Arrival, HTTPAnswer, busy
-from castile.transport.labels import check_charset, check_label
+from castile.transport.labels import check_charset, check_label, labelled
 from castile.transport.wire import KeyLog, WireLog
 
 if TYPE_CHECKING:
@@ -308,8 +308,8 @@ class Service:
         parties, dispatcher = self._running(arrival.path)
         if not parties:
             return HTTPAnswer(404)
-        party, inbound, with_addresses = parties[0], None, True
-        relates_to: str | None = None
+        party, inbound = labelled(parties, arrival), None
+        with_addresses, relates_to = party.policy.addressed, None
         try:
             check_charset(arrival, payload)
             envelope = opened(payload, self._settings.limits)

@@ -7,8 +7,9 @@ from itertools import product
 import pytest
 
 import castile
+from castile.transport.asgi import Arrival
 from castile.versions import SOAPVersion
-from tests.service.plain import SOAP_1_1, SOAP_1_2, bank, served
+from tests.service.plain import SOAP_1_1, SOAP_1_2, Answer, bank, served
 from tests.typed.contracts import BODIES, FOLDER
 
 NOBODY = '<Nobody xmlns="urn:bank"/>'
@@ -98,3 +99,15 @@ def test_ports_are_offered_by_name() -> None:
         assert app.ask(BODIES["Ping"], soap=SOAP_1_1, action="urn:bank:Bank:PingRequest").status == 500
     with pytest.raises(castile.UsageError, match="no port 'Soap13'; it has: Soap11, Soap12"):
         bank(policy={"Soap13": policies["Soap12"]})
+
+
+@pytest.mark.row("SV-13")
+@pytest.mark.parametrize("soap", [SOAP_1_1, SOAP_1_2], ids=lambda row: row.name)
+@pytest.mark.parametrize("payload", [b"", b"<x", b"<x/>", b"<!DOCTYPE x><x/>"])
+def test_what_can_t_be_read_is_answered_as_it_was_labelled(soap: SOAPVersion, payload: bytes) -> None:
+    with served(bank()) as app:
+        got = app.loop.run(app.service.receive(payload, Arrival("/bank", soap.content_type)))
+        answer = Answer(got.status, got.body, soap)
+        assert (answer.status, answer.headers) == (500, [])
+        assert answer.code in ("Client", "Sender", "VersionMismatch")
+        assert got.content_type == f"{soap.content_type}; charset=utf-8"

@@ -6,9 +6,11 @@ them is wrong, and guessing which is how filters before a service are passed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from castile import xml
+from castile.endpoint.party import Party
 from castile.errors import Malformed, SOAPFault
 from castile.messages import addressing
 from castile.messages.soap import Envelope
@@ -31,6 +33,12 @@ def check_charset(arrival: Arrival, payload: bytes) -> None:
             expected=" or ".join(allowed),
             got=arrival.charset,
         )
+
+
+def labelled(parties: Sequence[Party], arrival: Arrival) -> Party:
+    """Whose SOAP version a message says that it is of, before it is read; else the first."""
+    wanted = media_type(arrival.content_type)
+    return next((each for each in parties if each.policy.soap.content_type == wanted), parties[0])
 
 
 def check_label(arrival: Arrival, envelope: Envelope) -> None:
