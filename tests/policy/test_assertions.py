@@ -46,7 +46,7 @@ NO_STR: Final = {"uses_sequence_str": False}
 
 ADDRESSED: Final = {
     '<wsam:Addressing xmlns:wsam="http://www.w3.org/2007/05/addressing/metadata"/>': WSA_1_0,
-    '<wsam:Addressing><wsp:Policy><wsam:AnonymousResponses/></wsp:Policy></wsam:Addressing>': WSA_1_0,
+    "<wsam:Addressing><wsp:Policy><wsam:AnonymousResponses/></wsp:Policy></wsam:Addressing>": WSA_1_0,
     '<wsam:Addressing xmlns:wsam="http://www.w3.org/2007/02/addressing/metadata"/>': WSA_1_0,
     '<UsingAddressing xmlns="http://www.w3.org/2006/05/addressing/wsdl"/>': WSA_1_0,
     '<UsingAddressing xmlns="http://schemas.xmlsoap.org/ws/2004/08/addressing/policy"/>': WSA_2004,
@@ -340,6 +340,8 @@ def supporting(kind: str, token: str) -> str:
 
 USER: Final = f"<sp:UsernameToken {TO_RECIPIENT}>{{}}</sp:UsernameToken>"
 X509: Final = f"<sp:X509Token {TO_RECIPIENT}><wsp:Policy><sp:WssX509V3Token10/></wsp:Policy></sp:X509Token>"
+
+
 def added(form: str, **slots: str) -> SupportingToken:
     """The one supporting token that these assertions bring."""
     (rows,) = changed(form, **slots).values()
@@ -419,8 +421,10 @@ INCLUDED: Final = {
 @pytest.mark.row("PO-30", "PO-31")
 @pytest.mark.parametrize("uri", INCLUDED)
 def test_which_way_a_token_travels(uri: str) -> None:
-    text = filled(MUTUAL).replace(f"{SP}/IncludeToken/AlwaysToRecipient", uri).replace(
-        f"{SP}/IncludeToken/Never", uri
+    text = (
+        filled(MUTUAL)
+        .replace(f"{SP}/IncludeToken/AlwaysToRecipient", uri)
+        .replace(f"{SP}/IncludeToken/Never", uri)
     )
     found = reading(text).policy.application
     assert found is not None

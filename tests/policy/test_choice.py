@@ -82,8 +82,9 @@ def test_credentials_decide() -> None:
     found = read(made, ())
     assert found.alternative == 3
     assert [number for number, _ in found.refused] == [1, 2]
-    assert "asks for a certificate and key of the client (credentials=castile.Certificate(...))" in (
-        found.refused[0][1]
+    assert (
+        "asks for a certificate and key of the client (credentials=castile.Certificate(...))"
+        in (found.refused[0][1])
     )
     with pytest.raises(PolicyError, match=r"port P asks for the service's certificate \(service_cert"):
         read(port(binding=SEALED_256), ())

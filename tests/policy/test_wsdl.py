@@ -686,3 +686,12 @@ def test_the_places_of_the_template_are_all_used() -> None:
 @pytest.mark.row("CL-50")
 def test_a_document_with_two_addresses_is_read_once() -> None:
     assert described(wsdl(), wsdl()).port().name == "P"
+
+
+def test_an_extension_that_must_be_understood_is_an_assertion() -> None:
+    """WSDL 1.1, 2.1.3."""
+    required = (
+        '<a:Session wsdl:required="{}"/><soap:x wsdl:required="true"/><wsp:UsingPolicy wsdl:required="true"/>'
+    )
+    assert shorts(port(binding=required.format("true")).alternatives) == ["Session"]
+    assert shorts(port(binding=required.format("false")).alternatives) == [""]

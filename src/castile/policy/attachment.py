@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Final
 
-from castile.errors import PolicyError
+from castile.errors import PolicyError, UsageError
 from castile.messages.policy import (
     NO_POLICY,
     NOWHERE,
@@ -20,31 +20,22 @@ from castile.messages.policy import (
     is_policy,
     merge,
 )
-from castile.policy.documents import POLICY_URIS, Documents, resolve
+from castile.policy.definitions import SOAP_EXTENSIONS
+from castile.policy.documents import POLICY_URIS, WSDL, Documents, resolve
 from castile.policy.findings import Finding
+from castile.policy.vocabulary import RMP_1_0, RMP_1_1, SP, WSAW
 from castile.versions import WSP, WSU
 from castile.xml import Element, inside, local_name, name_of
 
 _IDS: Final = (f"{{{WSU}}}Id", "{http://www.w3.org/XML/1998/namespace}id", "Id")
-_WSAW: Final = "http://www.w3.org/2006/05/addressing/wsdl"
-_EXTENSIONS: Final = frozenset({f"{{{_WSAW}}}UsingAddressing", f"{{{_WSAW}}}Anonymous"})
+_EXTENSIONS: Final = frozenset({f"{{{WSAW}}}UsingAddressing", f"{{{WSAW}}}Anonymous"})
 """WSDL elements that say what an assertion says (WS-Addressing 1.0 WSDL Binding, 3)."""
-_REQUIRED: Final = "{http://schemas.xmlsoap.org/wsdl/}required"
-_SP: Final = (
-    "http://schemas.xmlsoap.org/ws/2005/07/securitypolicy",
-    "http://docs.oasis-open.org/ws-sx/ws-securitypolicy/200512",
-    "http://docs.oasis-open.org/ws-sx/ws-securitypolicy/200702",
-)
+_REQUIRED: Final = f"{{{WSDL}}}required"
+_UNDERSTOOD: Final = frozenset({*SOAP_EXTENSIONS, *WSP})
 _BINDINGS: Final = frozenset(
-    f"{{{namespace}}}{name}Binding" for namespace in _SP for name in ("Transport", "Symmetric", "Asymmetric")
+    f"{{{namespace}}}{name}Binding" for namespace in SP for name in ("Transport", "Symmetric", "Asymmetric")
 )
-_RELIABILITY: Final = frozenset(
-    f"{{{namespace}}}RMAssertion"
-    for namespace in (
-        "http://schemas.xmlsoap.org/ws/2005/02/rm/policy",
-        "http://docs.oasis-open.org/ws-rx/wsrmp/200702",
-    )
-)
+_RELIABILITY: Final = frozenset(f"{{{namespace}}}RMAssertion" for namespace in (RMP_1_0, RMP_1_1))
 OF_ENDPOINTS: Final = _BINDINGS | _RELIABILITY
 """What an endpoint has one of: on an operation or a message it can't be an answer for that alone
 (WS-RM Policy 1.2, 2.3; WS-SP 1.2, 7)."""
@@ -109,7 +100,7 @@ class Attachments:
             elif local in ("Policy", "PolicyReference"):
                 place = _place(location, child)
                 raise PolicyError(f"{place}: a policy of the edition {namespace}, which castile can't read")
-            elif child.tag in _EXTENSIONS:
+            elif child.tag in _EXTENSIONS or (_required(child) and namespace not in _UNDERSTOOD):
                 parts.append(((_extension(location, child),),))
         for name in sorted(POLICY_URIS.intersection(element.keys())):
             for uri in str(element.get(name)).split():
@@ -117,9 +108,11 @@ class Attachments:
         return parts
 
     def policy(self, location: str) -> Policy:
-        """The policy that a document is; its root must be ``wsp:Policy``."""
+        """The policy that a document is. Raises `UsageError` where its root isn't ``wsp:Policy``."""
         root = self._documents.root(location)
-        return NO_POLICY if root is None else self._policy(location, root)
+        if root is None or not is_policy(root, "Policy"):
+            raise UsageError(f"{location}: not a policy")
+        return self._policy(location, root)
 
     def _policy(self, location: str, element: Element) -> Policy:
         key = (location, element)
@@ -185,8 +178,12 @@ def _place(location: str, element: Element) -> Place:
 
 def _extension(location: str, element: Element) -> Assertion:
     text = "".join(element.itertext("*")).strip()
-    optional = (element.get(_REQUIRED) or "").strip() not in ("true", "1")
-    return Assertion(str(element.tag), _place(location, element), text=text, optional=optional)
+    return Assertion(str(element.tag), _place(location, element), text=text, optional=not _required(element))
+
+
+def _required(element: Element) -> bool:
+    """A WSDL extension that must be understood counts as an assertion (WSDL 1.1, 2.1.3)."""
+    return (element.get(_REQUIRED) or "").strip() in ("true", "1")
 
 
 @dataclass(frozen=True, slots=True)
