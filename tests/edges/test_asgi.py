@@ -114,6 +114,41 @@ def test_a_message_goes_through() -> None:
     ]
 
 
+@pytest.mark.row("CO-11")
+@pytest.mark.parametrize(
+    ("client", "told", "scheme", "secure"),
+    [
+        ("192.0.2.7", (), "https", True),
+        ("192.0.2.7", ("https",), "http", True),
+        ("192.0.2.7", ("HTTPS",), "http", True),
+        ("192.0.2.7", ("http",), "http", False),
+        ("192.0.2.7", ("https, http",), "http", False),
+        ("192.0.2.7", (), "http", False),
+        ("198.51.100.1", ("https",), "http", False),
+        ("unix", ("https",), "http", False),
+    ],
+)
+def test_who_may_say_that_it_came_over_tls(
+    client: str, told: tuple[str, ...], scheme: str, secure: bool
+) -> None:
+    """The server itself, and a proxy that is listed: nobody else."""
+    endpoint = Endpoint()
+    given = scope(scheme=scheme, client=(client, 40_000))
+    given["headers"] = [*given["headers"], *((b"x-forwarded-proto", each.encode()) for each in told)]
+    proxies = ("192.0.2.0/24", "2001:db8::1")
+    assert asked(Application(endpoint.receive, trusted_proxies=proxies), given).status == 200
+    (arrival,) = endpoint.arrivals
+    assert (arrival.secure, arrival.forwarded) == (secure, bool(told))
+    assert not arrival.local
+
+
+def test_two_words_on_tls_are_none() -> None:
+    endpoint = Endpoint()
+    given = scope(client=("192.0.2.7", 40_000))
+    given["headers"] = [*given["headers"], *[(b"x-forwarded-proto", b"https")] * 2]
+    assert asked(Application(endpoint.receive, trusted_proxies=["192.0.2.7"]), given).status == 400
+
+
 def test_a_body_in_parts_is_one_message() -> None:
     endpoint = Endpoint()
     parts = part(b"<a>", more=True), part(b"", more=True), part(b"</a>")

@@ -13,10 +13,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
+import castile
 from castile.config import Limits, Timers
 from castile.errors import TransportError, UsageError
 from castile.transport.http import (
@@ -468,6 +477,44 @@ def test_tls_is_checked(posts: Posts, server_tls: ssl.SSLContext, client_tls: ss
         elsewhere = HTTPRequest(request.url.replace("127.0.0.1", "localhost"), b"<a/>")
         with pytest.raises(TransportError, match=r"not valid for"):
             posts(HTTPClient(tls=client_tls), elsewhere)
+
+
+@pytest.mark.row("CL-47")
+@pytest.mark.parametrize("password", [None, "kept apart"])
+def test_a_client_shows_its_certificate(
+    authority: trustme.CA, server_tls: ssl.SSLContext, tmp_path: Path, password: str | None
+) -> None:
+    """`castile.TLS`: issuers in place of the system's, and a certificate of our own from PEM."""
+    server_tls.verify_mode = ssl.CERT_REQUIRED
+    authority.configure_trust(server_tls)
+    issuers, own = tmp_path / "issuers.pem", tmp_path / "own.pem"
+    authority.cert_pem.write_to_path(issuers)
+    ours = authority.issue_cert("client.example")
+    key = load_pem_private_key(ours.private_key_pem.bytes(), None)
+    sealing = BestAvailableEncryption(password.encode()) if password else NoEncryption()
+    own.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, sealing) + ours.cert_chain_pems[0].bytes()
+    )
+
+    def post(tls: castile.TLS) -> bytes:
+        client = HTTPClient(tls=tls.context())
+        try:
+            return client.post(HTTPRequest(peer.url.replace("http:", "https:"), b"<a/>"), 5.0).body
+        finally:
+            client.close()
+
+    with serving(echo, server_tls) as peer:
+        assert post(castile.TLS(issuers, own, password)) == b"<a/>"
+        with pytest.raises(TransportError):
+            post(castile.TLS(issuers))
+        with pytest.raises(TransportError, match="isn't trusted"):
+            post(castile.TLS((), own, password))
+    for wrong in (castile.TLS(issuers, own, "wrong"), castile.TLS(issuers, tmp_path / "none.pem")):
+        if password is None and wrong.password:
+            continue
+        with pytest.raises(castile.UsageError, match="certificate and key for TLS"):
+            wrong.context()
+    assert "kept apart" not in repr(castile.TLS(issuers, own, password))
 
 
 @pytest.mark.row("CL-47")
