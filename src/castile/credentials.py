@@ -11,6 +11,7 @@ import os
 import ssl
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Final
@@ -141,6 +142,21 @@ def load_certificate(source: CertificateSource) -> x509.Certificate:
         return x509.load_der_x509_certificate(octets)
     except ValueError:
         raise UsageError("no certificate could be read: PEM or DER is wanted") from None
+
+
+def check_period(certificate: x509.Certificate | None, option: str, utc: float) -> None:
+    """Raise `UsageError` for a certificate that isn't valid at this moment (UTC seconds)."""
+    if certificate is None:
+        return
+    start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    now = datetime.fromtimestamp(utc, UTC)
+    if not start <= now <= end:
+        when = f"expired on {end:%Y-%m-%d %H:%M}" if now > end else f"is valid from {start:%Y-%m-%d %H:%M} on"
+        name = certificate.subject.rfc4514_string()
+        raise UsageError(
+            f"{option}: the certificate of {name} {when} UTC, and it is {now:%Y-%m-%d %H:%M} here: its "
+            "owner has another one, or this machine's clock is wrong"
+        )
 
 
 def resolve(secret: Secret) -> str:

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 FaultCode = Literal["Sender", "Receiver", "MustUnderstand", "VersionMismatch"]
 QName = tuple[str, str]
@@ -199,6 +199,23 @@ class SecurityFailure(PeerError):
         """True where a key isn't at hand, rather than a check having failed."""
 
 
+_CREDENTIAL: Final = "look at credentials=, and at the clocks of both machines"
+_ADVICE: Final = {
+    "FailedAuthentication": _CREDENTIAL,
+    "InvalidSecurityToken": _CREDENTIAL,
+    "SecurityTokenUnavailable": "it lacks a key that the message names: is service_certificate= up to date?",
+    "UnsupportedContextToken": "it speaks another edition of WS-SecureConversation than the policy says",
+    "MessageExpired": "compare the clocks of both machines",
+    "InvalidSecurity": "look at the certificates, at the clocks and at the policy; with CASTILE_WIRE and "
+    "CASTILE_KEYLOG set, castile explain says more",
+    "VersionMismatch": "it speaks another SOAP version than the policy says",
+    "MustUnderstand": "it speaks another edition, or has less of it, than the policy says",
+    "ActionNotSupported": "it knows no such action, or speaks another edition than the policy says",
+    "WSRMRequired": "it takes messages of WS-ReliableMessaging only",
+}
+"""What to look at first, by the local name of a fault's code."""
+
+
 class FaultReceived(CastileError):
     """The peer answered with a SOAP fault."""
 
@@ -209,7 +226,8 @@ class FaultReceived(CastileError):
     ) -> None:
         name = fault.subcode[1] if fault.subcode else fault.code
         proof = "" if authenticated else " (not authenticated: anybody on the way can have made it)"
-        super().__init__(f"the peer answered {name}: {fault.reason}{proof}", exchange=exchange)
+        advice = f"; {_ADVICE[name]}" if name in _ADVICE else ""
+        super().__init__(f"the peer answered {name}: {fault.reason}{proof}{advice}", exchange=exchange)
         self.fault = fault
         self.authenticated = authenticated
         self.name: str | None = None

@@ -26,6 +26,7 @@ from castile.credentials import (
     CertificateSource,
     TrustSource,
     Username,
+    check_period,
     load_certificate,
     load_trust,
     resolve,
@@ -261,6 +262,9 @@ class Front:
         def engine() -> Pump:
             where, who, keylog = endpoint(), identity(), KeyLog.from_environment()
             _check(where.address, where.policy, settings, None if http is not None else shows(tls))
+            service, utc = who.certificate or where.service, clock().utc
+            check_period(service, "service_certificate=", utc)
+            check_period(who.credential.certificate if who.credential else None, "credentials=", utc)
             party = Party(
                 side="client",
                 address=where.address,
@@ -271,7 +275,7 @@ class Front:
                 identify=new_id,
                 settings=settings,
                 clock=clock,
-                certificate=who.certificate or where.service,
+                certificate=service,
                 username=who.username,
                 credential=who.credential,
                 trust=who.trust,

@@ -260,7 +260,7 @@ class HTTPClient:
         if self._closed:
             return TransportError(f"the HTTP client was closed before {where} had answered")
         if isinstance(error, NotConnected):
-            return TransportError(f"no connection to {where}: {error}")
+            return TransportError(f"no connection to {where}: {error}; does the service run there?")
         if isinstance(error, TimeoutError):
             return TransportError(f"no whole answer from {where} within {timeout:g} s")
         return TransportError(f"the exchange with {where} broke off: {reason(error)}")
