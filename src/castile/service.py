@@ -16,6 +16,7 @@ Without a WSDL, `policy=` says what it asks for, and `Service.raw` takes message
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -191,15 +192,20 @@ class Service:
             raise UsageError(f"Service.{what} needs a WSDL: castile.Service('file.wsdl', ...)")
         return self._operations
 
-    def asgi(self) -> Application:
-        """The ASGI 3 application: mount it, or give it to uvicorn."""
+    def asgi(self, *, health: str | None = None) -> Application:
+        """The ASGI 3 application: mount it, or give it to uvicorn.
+
+        `health`: a path, such as ``/health``, where GET says whether messages can be taken: 200, or
+        503, with JSON.
+        """
+        describes = self._operations is not None or health is not None
         return Application(
             self.receive,
             limits=self._settings.limits,
             timers=self._settings.timers,
             start=self.start,
             stop=self.stop,
-            metadata=None if self._operations is None else self.describe,
+            metadata=bound(self.describe, health=health) if describes else None,
             trusted_proxies=self._settings.trusted_proxies,
         )
 
@@ -292,10 +298,14 @@ class Service:
             exchange.response(answer.body)
         return answer
 
-    async def describe(self, arrival: Arrival) -> HTTPAnswer | None:
-        """The WSDL of the running service, for ``?wsdl`` and ``?singleWsdl`` (SV-08)."""
+    async def describe(self, arrival: Arrival, *, health: str | None = None) -> HTTPAnswer | None:
+        """The WSDL of the running service, for ``?wsdl`` and ``?singleWsdl`` (SV-08), and its health."""
+        if health is not None and arrival.path == health:
+            return await self._health()
+        if self._operations is None:
+            return None
         if self._publisher is None:
-            self._publisher = publisher(self._typed("describe").contract, self._offers)
+            self._publisher = publisher(self._operations.contract, self._offers)
         if not any(offer.path in (None, arrival.path) for offer in self._offers):
             return None
         public = self._public_url
@@ -303,6 +313,21 @@ class Service:
         here = next(each.address(base, path) for each in self._offers if each.path in (None, arrival.path))
         found = self._publisher.document(arrival.query, here, addresses(self._offers, base, path))
         return None if found is None else HTTPAnswer(200, found, "text/xml; charset=utf-8")
+
+    async def _health(self) -> HTTPAnswer:
+        """Whether messages can be taken: it runs, and its store answers."""
+        said = "answers"
+        try:
+            if not self._parties:
+                said = "closed"
+            else:
+                await asyncio.wrap_future(self.store.run(lambda tx: tx.count_destinations("service")))
+        except StoreError as error:
+            reliability_log.error("not healthy: %s", error)
+            said = "fails"
+        ready = said == "answers"
+        text = json.dumps({"ready": ready, "store": said})
+        return HTTPAnswer(200 if ready else 503, text.encode(), "application/json")
 
     async def _answer(self, payload: bytes, arrival: Arrival) -> HTTPAnswer:
         parties, dispatcher = self._running(arrival.path)

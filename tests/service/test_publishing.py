@@ -20,7 +20,7 @@ from castile.transport.documents import Loader
 from castile.typed import Codec, Contract, read
 from tests.edges.test_asgi import asked, scope
 from tests.endpoint.pair import USERS, certificate, identity
-from tests.service.plain import SOAP_1_2, bank
+from tests.service.plain import SOAP_1_2, bank, served
 from tests.typed.contracts import BODIES, FOLDER, contract
 
 
@@ -184,3 +184,30 @@ def test_the_wsdl_s_own_policy_is_in_force(tmp_path: Path) -> None:
     assert offer.policy == policy_set("wcf-wshttp-username-direct")
     again = describe(fetched(second, "http://bank.example/bank?singleWsdl"))
     assert policy_of(again.ports[0], strict=True).policy == offer.policy
+
+
+@pytest.mark.row("SV-21")
+@pytest.mark.parametrize("with_wsdl", [True, False])
+def test_health(with_wsdl: bool) -> None:
+    plain = castile.EndpointPolicy.of(secure=False)
+    service = bank() if with_wsdl else castile.Service(policy=plain)
+
+    def health(path: str = "/health", *, on: bool = True) -> tuple[int, bytes]:
+        app = service.asgi(health="/health" if on else None)
+        got = asked(app, scope("GET", path=path, headers={}))
+        return got.status, got.body
+
+    closed = (503, b'{"ready": false, "store": "closed"}')
+    assert health() == closed
+    with served(service):
+        assert health() == (200, b'{"ready": true, "store": "answers"}')
+        assert health("/healthy")[0] == 405
+        assert health(on=False)[0] == 405
+
+        def fails(step: object) -> object:
+            raise castile.StoreError("SECRET")
+
+        service.store.run = fails  # type: ignore[method-assign, assignment]
+        assert health() == (503, b'{"ready": false, "store": "fails"}')
+        del service.store.run
+    assert health() == closed
