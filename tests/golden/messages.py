@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -24,11 +24,20 @@ from castile.messages.addressing import EPR, Headers
 from castile.messages.conversation import SecurityContextToken
 from castile.messages.security import SecurityTokenReference
 from castile.messages.soap import Header, Message
-from castile.policy import Bootstrap, EndpointPolicy
+from castile.policy import (
+    ENDORSING,
+    USERNAME,
+    Bootstrap,
+    EndpointPolicy,
+    ProtectionPolicy,
+    SupportingToken,
+)
+from castile.policy.parts import NO_PARTS, HeaderPart
+from castile.policy.suites import SUITES
 from castile.security import ContextKey, Expectation, Protected, Protection, SealedKey, protect
 from castile.security.anchors import Anchors
 from castile.security.certificates import CertificateKey
-from castile.versions import SOAP_1_1, SOAP_1_2, SOAPVersion
+from castile.versions import SOAP_1_1, SOAP_1_2, WSA, SOAPVersion
 from tests.security.made import CONTEXT, NOW, SECRET, seeded
 from tests.security.recorded import TIMERS, Keys
 
@@ -45,6 +54,14 @@ _SEALED_OCTETS: Final = re.compile(
 )
 
 
+_TO: Final = frozenset(HeaderPart(space, "To") for space in WSA)
+OVER_TLS: Final[dict[str, tuple[SupportingToken, ...]]] = {
+    "user": (USERNAME,),
+    "digest": (replace(USERNAME, password="digest"),),
+    "certificate": (replace(ENDORSING, parts=replace(NO_PARTS, signed_headers=_TO)),),
+    "context": (SupportingToken("context", endorsing=True),),
+    "derived": (SupportingToken("context", endorsing=True, derived_keys=True),),
+}
 BOOTSTRAPS: Final[tuple[Bootstrap, ...]] = ("username", "certificate", "mutual", "anonymous")
 
 
@@ -81,6 +98,7 @@ class Golden:
             found.encrypt or None,
             Anchors.of([peer.certificate]),
             (found.confirm,) if confirmed else None,
+            tls=found.policy.binding == "transport",
         )
 
 
@@ -186,6 +204,23 @@ class Writer:
         yield from self.boot("SCT", issue.render(self.trust), answer)
         yield from self.boot("SCT/Renew", renew.render(self.trust), answer, renewal=True)
 
+    def over_tls(self) -> Iterator[Golden]:
+        """As far as TLS leaves something to do: a request and its answer of each token."""
+        for name, tokens in OVER_TLS.items():
+            policy = ProtectionPolicy("transport", SUITES["Basic256"], "transport", tokens, NO_PARTS)
+            endorsing: list[CertificateKey | ContextKey] = [identity("client")] if policy.endorsing else []
+            endorsing += [self.key] if policy.supports("context") else []
+            user = ("ada", "sesame") if policy.username else None
+            for request in (True, False):
+                parts = self.headers("urn:x/Transfer", request=request)
+                protection = Protection(
+                    policy, self.sc, None, request, user if request else None, endorsing=tuple(endorsing)
+                )
+                if not request:
+                    protection = replace(protection, endorsing=())
+                label = f"tls-{name}-{'request' if request else 'response'}"
+                yield Golden(label, Message(self.policy.soap, parts, ORDER), protection)
+
     def cancelled(self) -> Iterator[Golden]:
         """Cancel, under the context's own keys."""
         cancel = trust.RequestSecurityToken("Cancel", cancel_target=self.context).render(self.trust)
@@ -233,7 +268,8 @@ def conversation(family: str, version: SOAPVersion) -> list[Golden]:
     """All messages of this family and SOAP version."""
     writer = Writer(family, version)
     others = [Writer(family, version, each).trusted() for each in BOOTSTRAPS[1:]]
-    return [*writer.trusted(), *writer.cancelled(), *writer.reliable(), *chain.from_iterable(others)]
+    made = [*writer.trusted(), *writer.cancelled(), *writer.reliable(), *writer.over_tls()]
+    return [*made, *chain.from_iterable(others)]
 
 
 def write() -> None:

@@ -20,7 +20,7 @@ from tests.golden.messages import (
     repeatable,
 )
 from tests.security.made import SECRET, receive
-from tests.security.test_oracle import judged
+from tests.security.test_oracle import Judgement, judged
 
 each_edition = pytest.mark.parametrize(
     ("family", "version"), EDITIONS, ids=[f"{family}-{version.name}" for family, version in EDITIONS]
@@ -35,7 +35,7 @@ def test_what_is_made_now_is_what_was_stored(family: str, version: SOAPVersion) 
     for golden in made:
         stored = (folder / f"{golden.name}.xml").read_bytes()
         assert repeatable(golden.protected.payload) == repeatable(stored), golden.name
-        assert len(repeatable(stored)) > 1_000
+        assert len(repeatable(stored)) > 800
 
 
 @each_edition
@@ -54,7 +54,7 @@ def case(golden: Golden, payload: bytes) -> dict[str, str]:
     ours, theirs = ("client", "service") if found.request else ("service", "client")
     signer = identity(ours).certificate.public_bytes(Encoding.PEM).decode()
     message = {"payload": b64encode(payload).decode(), "context": SECRET.hex(), "signer": signer}
-    if found.policy.protection_token == "context":
+    if found.policy.protection_token in ("context", "transport"):
         return {**message, "secret": SECRET.hex()}
     if not found.request and found.policy.binding == "symmetric":
         return {**message, "secret": SEALED.octets.hex()}
@@ -70,6 +70,9 @@ def test_xmlsec_verifies_what_was_stored(tmp_path: Path, family: str, version: S
     cases = [case(golden, (folder / f"{golden.name}.xml").read_bytes()) for golden in made]
     for golden, result in zip(made, judged(tmp_path, cases), strict=True):
         assert "error" not in result, (golden.name, result)
+        if golden.protection.policy.binding == "transport":
+            _over_tls(golden, result)
+            continue
         signed = ["Body", *(header.local for header in golden.message.headers), "Timestamp"]
         if golden.protection.username:
             signed.append("UsernameToken")
@@ -80,3 +83,11 @@ def test_xmlsec_verifies_what_was_stored(tmp_path: Path, family: str, version: S
         body = [golden.message.body] if golden.message.body else []
         assert result["content"] == [b64encode(octets).decode() for octets in body], golden.name
         assert ("Body" in result["decrypted"]) == golden.protection.encrypt, golden.name
+
+
+def _over_tls(golden: Golden, result: Judgement) -> None:
+    """Supporting tokens sign the Timestamp and what they name; nothing else is done."""
+    wanted = [["Timestamp", "To"] if "certificate" in golden.name else ["Timestamp"]]
+    assert result["covered"] == (wanted if golden.protection.endorsing else []), golden.name
+    assert result["content"] == [b64encode(golden.message.body).decode()]
+    assert result["decrypted"] == []
