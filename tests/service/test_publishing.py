@@ -18,6 +18,7 @@ from castile.policy.sets import policy_set
 from castile.policy.wsdl import describe
 from castile.transport.documents import Loader
 from castile.typed import Codec, Contract, read
+from castile.versions import WSU
 from tests.edges.test_asgi import asked, scope
 from tests.endpoint.pair import USERS, certificate, identity
 from tests.service.plain import SOAP_1_2, bank, served
@@ -211,3 +212,27 @@ def test_health(with_wsdl: bool) -> None:
         assert health() == (503, b'{"ready": false, "store": "fails"}')
         del service.store.run
     assert health() == closed
+
+
+@pytest.mark.row("SV-08")
+@pytest.mark.parametrize("query", ["wsdl", "singleWsdl"])
+def test_policies_in_other_documents(query: str, tmp_path: Path) -> None:
+    """A reference to a policy beside the WSDL leads to the service's own copy of it."""
+    wsp = "http://www.w3.org/ns/ws-policy"
+    text = (FOLDER / "rpc.wsdl").read_text("utf-8")
+    text = text.replace(
+        '<soap:binding style="rpc"',
+        f'<w:PolicyReference xmlns:w="{wsp}" URI="policies.xml#addressed"/><soap:binding style="rpc"',
+    )
+    (tmp_path / "rpc.wsdl").write_text(text, "utf-8")
+    (tmp_path / "policies.xml").write_text(
+        f'<w:Policy xmlns:w="{wsp}" xmlns:u="{WSU}" u:Id="addressed">'
+        '<m:Addressing xmlns:m="http://www.w3.org/2007/05/addressing/metadata"/></w:Policy>'
+    )
+    service = castile.Service(tmp_path / "rpc.wsdl", partial=True)
+    [offer] = service._offers
+    assert offer.policy.addressed
+    documents = fetched(service, f"http://sums.example/?{query}")
+    assert documents.missing == {}
+    [port] = describe(documents).ports
+    assert policy_of(port, strict=True).policy == offer.policy

@@ -19,6 +19,7 @@ from castile.errors import UsageError
 from castile.policy.documents import kind_of
 from castile.typed.contract import WSDL, XSD, Contract, location
 from castile.typed.schema import XML, Schemas, written
+from castile.versions import WSP
 from castile.xml import Element
 
 _PRIVATE: Final = (
@@ -64,22 +65,25 @@ class Publisher:
         return None if at is None else _written(self._linked(at, url, addresses))
 
     def _linked(self, at: str, url: str, addresses: Addresses) -> Element:
-        document = deepcopy(self._root(at))
-        self._relink(document, at, url)
-        return self._public(document, addresses)
-
-    def _root(self, at: str) -> Element:
-        found = self._contract.documents.root(at)
-        if found is None:
-            raise UsageError(f"the document {at} is missing")
-        return found
-
-    def _relink(self, document: Element, at: str, url: str) -> None:
+        document = self._copy(at, url)
         for element in document.iter(*_LINKS):
             attribute = _LINKS[str(element.tag)]
             relative = element.get(attribute)
             if relative and (query := self._queries.get(location(at, relative))):
                 element.set(attribute, f"{url}?{query}")
+        return self._public(document, addresses)
+
+    def _copy(self, at: str, url: str) -> Element:
+        """A document whose references to policies in other documents lead to the service's own."""
+        found = self._contract.documents.root(at)
+        if found is None:
+            raise UsageError(f"the document {at} is missing")
+        document = deepcopy(found)
+        for element in document.iter(*(f"{{{space}}}PolicyReference" for space in WSP)):
+            relative, _, name = (element.get("URI") or "").partition("#")
+            if relative and (query := self._queries.get(location(at, relative))):
+                element.set("URI", f"{url}?{query}#{name}")
+        return document
 
     def _single(self, url: str, addresses: Addresses) -> Element:
         """One document: imported WSDLs of the same namespace and every schema inside.
@@ -87,7 +91,7 @@ class Publisher:
         A WSDL can't hold another one's namespace (WSDL 1.1, 2.1.1): such a one stays an import.
         """
         at = self._contract.documents.location
-        root = self._root(at)
+        root = self._copy(at, url)
         parts = [each for each in Schemas(self._contract).documents if each.get("targetNamespace") != XML]
         types = b'<types xmlns="%b">%b</types>' % (WSDL.encode(), b"".join(map(written, parts)))
         inside = b"".join(self._inlined(root, at, url, {at}))
@@ -112,7 +116,7 @@ class Publisher:
                 yield written(link)
             elif target not in seen:
                 seen.add(target)
-                yield from self._inlined(other, target, url, seen)
+                yield from self._inlined(self._copy(target, url), target, url, seen)
 
     def _public(self, document: Element, addresses: Addresses) -> Element:
         for service in document.findall(f"{{{WSDL}}}service"):
