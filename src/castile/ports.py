@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from castile.errors import QName, UsageError
 from castile.policy import EndpointPolicy
 from castile.policy.lint import check
-from castile.policy.parse import read
+from castile.policy.parse import readings
 from castile.policy.render import Rendered, render
 from castile.policy.sets import policy_set
 
@@ -79,8 +79,9 @@ def _of(policy: PortPolicies, port: Port, ignore: Collection[str]) -> tuple[Endp
         return _several(policy[port.name])
     if policy is not None:
         return _several(policy)
-    # A service meets its own WSDL to the letter.
-    return (read(port.described, strict=True, ignore=ignore).policy,)
+    # A service meets its own WSDL to the letter, and each alternative that it publishes (PO-07).
+    found = readings(port.described, strict=True, ignore=ignore)
+    return tuple(dict.fromkeys(each.policy for each in found))
 
 
 def plain_twins(given: Sequence[Offer]) -> tuple[Offer, ...]:

@@ -62,6 +62,7 @@ class Marks:
 _TESTS: Final[tuple[Callable[[Marks, EndpointPolicy], bool], ...]] = (
     lambda marks, policy: policy.soap is marks.soap,
     lambda marks, policy: marks.addressing in (None, policy.addressing),
+    lambda marks, policy: marks.addressing is not None or not policy.addressed,
     lambda marks, policy: marks.secured == (policy.application is not None),
     lambda marks, policy: marks.conversation in (None, policy.conversation),
     lambda marks, policy: marks.reliability in (None, policy.reliability),

@@ -57,6 +57,19 @@ def read(
     passed over, by Clark or short name. Raises `PolicyError` with the reason against each
     alternative (features PO-06, PO-08).
     """
+    return readings(port, held, strict=strict, alternative=alternative, ignore=ignore)[0]
+
+
+def readings(
+    port: Port,
+    held: Held = tuple(CREDENTIALS),
+    *,
+    strict: bool = False,
+    alternative: int | None = None,
+    ignore: Collection[str] = (),
+) -> tuple[Reading, ...]:
+    """As `read`, but every alternative that can be satisfied, the safest first: a service takes
+    requests under each that it publishes (features PO-07)."""
     rows = list(enumerate(port.alternatives, 1))
     if alternative is not None:
         rows = rows[alternative - 1 : alternative] if alternative > 0 else []
@@ -75,7 +88,8 @@ def read(
         found.append(Reading(policy, number, notes.distinct))
     if not found:
         raise PolicyError(_nothing(port, refused))
-    return replace(max(found, key=_rank), refused=tuple(refused))
+    found.sort(key=_rank, reverse=True)
+    return tuple(replace(each, refused=tuple(refused)) for each in found)
 
 
 def needs(policy: EndpointPolicy) -> frozenset[str]:
