@@ -1,4 +1,5 @@
 import zeep
+
 import castile.zeep
 
 transport = castile.zeep.Transport(

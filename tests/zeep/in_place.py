@@ -1,8 +1,8 @@
 """A pytest plug-in: castile's transports wherever a test of zeep's own suite goes through zeep's.
 
-In a checkout of zeep, with castile importable (docs/zeep.md says what comes out)::
+In a checkout of zeep, with castile and this folder importable (docs/recipes/zeep.md says what comes out)::
 
-    python -m pytest -p in_place tests --deselect tests/test_transports.py --deselect tests/test_async_transport.py
+    python -m pytest -p in_place tests --ignore tests/test_transports.py --ignore tests/test_async_transport.py
 
 The two files that are left out test zeep's transports themselves.
 """
