@@ -11,14 +11,17 @@ import pytest
 import castile
 from castile.endpoint.binding import prove_possession
 from castile.endpoint.kinds import Kind
-from castile.errors import PolicyError, SecurityFailure
+from castile.errors import WSSE, PolicyError, SecurityFailure
 from castile.policy import ENDORSING, USERNAME, SupportingToken
+from castile.policy.parse import read
 from castile.transport.asgi import Arrival
 from castile.transport.http import HTTPRequest, HTTPResponse
+from tests.conftest import shared
 from tests.endpoint.conftest import Pairs
 from tests.endpoint.forge import Forger, key_of
 from tests.endpoint.pair import BODY, FAMILIES, FAST, TLS_ADDRESS, USERS, body, fault_of, identity
 from tests.endpoint.tls import CREDENTIALS, Credential, alone, contexts
+from tests.policy.asked import ports_of
 
 DIGEST = replace(USERNAME, password="digest")
 ALONE: dict[str, tuple[SupportingToken, ...]] = {
@@ -74,6 +77,29 @@ def test_tokens_over_tls_alone(pairs: Pairs, name: str) -> None:
     ]
 
 
+@pytest.mark.row("MS-12")
+def test_a_user_and_nothing_else(pairs: Pairs) -> None:
+    """A UsernameToken over TLS without Timestamp, as most of the world has it: answers and faults
+    have no Security header, and TLS says whose they are."""
+
+    def extend(service: castile.Service) -> None:
+        @service.raw("urn:test/Fail")
+        def fail(content: bytes) -> bytes:
+            raise castile.Fault("Sender", "no")
+
+    pair = pairs(alone(USERNAME, timestamp=False), extend=extend)
+    client = pair.client()
+    assert client.call_raw("urn:test/Echo", BODY) == BODY
+    with pytest.raises(castile.FaultReceived, match="no") as told:
+        client.call_raw("urn:test/Fail", BODY)
+    assert told.value.authenticated
+    wrong = pair.client(credentials=castile.Username("ada", "wrong"))
+    with pytest.raises(castile.FaultReceived) as told:
+        wrong.call_raw("urn:test/Echo", BODY)
+    assert told.value.fault.subcode == (WSSE, "FailedAuthentication")
+    assert all(b"o:Security" not in exchange.response for exchange in pair.network.log)
+
+
 @pytest.mark.row("N13", "CO-11")
 @pytest.mark.parametrize("derived", [False, True], ids=["direct", "derived"])
 @pytest.mark.parametrize("credential", ["username", "certificate"])
@@ -113,6 +139,26 @@ def test_a_policy_without_cancel(pairs: Pairs) -> None:
     client.call_raw("urn:test/Echo", BODY)
     client.close()
     assert [asked for asked, _ in pair.network.actions] == ["RST/SCT", "Echo"]
+
+
+@pytest.mark.row("N13")
+@pytest.mark.parametrize("name", sorted(path.name for path in shared("wsdl", "altinn").glob("*.wsdl")))
+def test_public_services_of_this_shape_are_served(pairs: Pairs, name: str) -> None:
+    """Their policies, as their WSDLs say them: the bootstrap by certificate, the SCT over TLS. They
+    name no TLS themselves, for it ends before them."""
+    for port in ports_of(shared("wsdl", "altinn") / name):
+        policy = read(port, ignore=["mtom:OptimizedMimeSerialization"]).policy
+        assert policy.application is not None
+        assert policy.application.supports("context")
+        pair = pairs(replace(policy, tls=True))
+        with pair.client(credentials=castile.Certificate(identity("ada"))) as client:
+            assert client.call_raw("urn:test/Echo", BODY) == BODY
+        request = pair.network.requests("Echo")[0].request
+        assert (b"DerivedKeyToken" in request) == policy.application.supporting[0].derived_keys
+        bootstrap = pair.opened(pair.network.log[0].request).verified
+        assert bootstrap.signatures[0].covered == {"wsu:Timestamp", "wsa:To"}
+        cancels = ("RST/SCT/Cancel", "RSTR/SCT/Cancel") in pair.network.actions
+        assert cancels == policy.cancels_contexts
 
 
 # ---------------------------------------------------------------- without TLS

@@ -136,6 +136,11 @@ class ProtectionPolicy:
         )
 
     @property
+    def answers_bare(self) -> bool:
+        """Whether responses need no Security header: TLS does all that is asked for."""
+        return self.binding == "transport" and not (self.timestamp or self.signature_confirmation)
+
+    @property
     def of_a_user(self) -> bool:
         """Whether it asks for a UsernameToken and nothing else that proves anything."""
         users = bool(self.supporting) and all(row.token == "username" for row in self.supporting)

@@ -172,9 +172,7 @@ def unprotect(
 
 def _needs_nothing(policy: ProtectionPolicy, expectation: Expectation) -> bool:
     """Whether a message over TLS may do without a Security header."""
-    asked = policy.timestamp or policy.signature_confirmation
-    tokens = expectation.request and policy.supporting
-    return policy.binding == "transport" and not asked and not tokens
+    return policy.answers_bare and not (expectation.request and policy.supporting)
 
 
 def _bare(envelope: Envelope, policy: ProtectionPolicy, expectation: Expectation) -> Verified:
