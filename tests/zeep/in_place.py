@@ -2,7 +2,8 @@
 
 In a checkout of zeep, with castile and this folder importable (docs/recipes/zeep.md says what comes out)::
 
-    python -m pytest -p in_place tests --ignore tests/test_transports.py --ignore tests/test_async_transport.py
+    python -m pytest -p in_place tests \\
+        --ignore tests/test_transports.py --ignore tests/test_async_transport.py
 
 The two files that are left out test zeep's transports themselves.
 """
@@ -17,7 +18,8 @@ import zeep.transports
 
 import castile.zeep
 
-_SYNC, _ASYNC = zeep.transports.Transport, zeep.transports.AsyncTransport
+_SYNC: Any = zeep.transports.Transport
+_ASYNC: Any = zeep.transports.AsyncTransport
 made = 0
 """Transports of castile that stood in."""
 

@@ -13,7 +13,10 @@ from tests.test_docs import EXAMPLES, free_port, served
 
 FOLDER = EXAMPLES / "zeep"
 PAID = "AB1234 gave CD5678 9.50\n"
-SAID = {"reply_certificate": f"{PAID}refused: FaultReceived\n"}
+SAID = {
+    "reply_certificate": f"{PAID}refused: FaultReceived\n",
+    "encrypted_body": f"{PAID}readable on the wire: False\n",
+}
 RECIPES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "recipe_service")
 
 
