@@ -203,6 +203,9 @@ class Settings:
     it warns of them."""
     ignore_assertions: tuple[str, ...] = ()
     """Assertions of a WSDL's policy that are passed over, by Clark name or as error texts name them."""
+    documents_from: tuple[str, ...] = ()
+    """Servers that a WSDL may import from, as ``schemas.example.com``: beside its own none is asked
+    by default, since a WSDL could make us ask anybody."""
     policy_alternative: int | None = None
     """The alternative of a WSDL's policy to take, counted from 1; None: the safest that can be met."""
     legacy: bool = False

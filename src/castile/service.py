@@ -451,7 +451,10 @@ def _operations(wsdl: str | Path, settings: Settings, validate: str) -> Operatio
     from castile.typed.contract import read
     from castile.typed.operations import Operations
 
-    return Operations(read(Loader().load(wsdl)), settings.limits, validate)
+    contract = read(Loader(allow=settings.documents_from).load(wsdl))
+    for refused in contract.refused:  # a service offers what its WSDL says, all of it
+        raise refused.reason
+    return Operations(contract, settings.limits, validate)
 
 
 def _answers(handlers: Mapping[str, Handler], action: str) -> bool | None:

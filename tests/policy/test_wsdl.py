@@ -695,3 +695,15 @@ def test_an_extension_that_must_be_understood_is_an_assertion() -> None:
     )
     assert shorts(port(binding=required.format("true")).alternatives) == ["Session"]
     assert shorts(port(binding=required.format("false")).alternatives) == [""]
+
+
+@pytest.mark.row("CL-50")
+def test_a_client_of_one_port_doesnt_mind_another_that_cant_be_used() -> None:
+    from castile.typed.contract import read
+
+    contract = read(documents(wsdl(service='<wsdl:port name="R" binding="t:Nowhere"/>')))
+    assert contract.port(name="P").name == "P"
+    with pytest.raises(UsageError, match="Nowhere of port R is defined nowhere"):
+        contract.port(name="R")
+    with pytest.raises(UsageError, match="say which by service= and port="):
+        contract.port()

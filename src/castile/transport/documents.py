@@ -206,7 +206,10 @@ class _Origin:
         host = parts.hostname
         listed = {host, f"{host}:{_port(parts)}", f"{parts.scheme}://{_host(parts)}".lower()}
         if not self._same_host(parts) and not self._allow & listed:
-            raise UsageError(f"it is on another server, which is asked only where it is allowed ({host})")
+            raise UsageError(
+                f"it is on another server, which is asked only if it is listed: "
+                f"Settings(documents_from=({host!r},)), or --allow {host}"
+            )
 
     def _same_host(self, parts: SplitResult) -> bool:
         own = self._parts

@@ -115,24 +115,25 @@ class Contract:
     documents: Documents
     ports: tuple[Port, ...]
     """In the order of the WSDL; those of other bindings than SOAP over HTTP are left out."""
+    refused: tuple[description.RefusedPort, ...] = ()
+    """Those that the WSDL itself makes unusable."""
 
     def port(self, service: str | None = None, name: str | None = None) -> Port:
         """The one that is meant (`Description.port`)."""
         ports = tuple(each.described for each in self.ports)
         location = self.documents.location
-        meant = description.Description(location, "", ports).port(service, name)
+        meant = description.Description(location, "", ports, self.refused).port(service, name)
         return self.ports[ports.index(meant)]
 
 
 def read(documents: Documents) -> Contract:
-    """The contract in these documents. Raises `UsageError` where they name what isn't there."""
+    """The contract in these documents. Raises `UsageError` where there is no port."""
     described = describe(documents)
-    for refused in described.refused:
-        raise refused.reason
-    if not described.ports:
+    if not described.ports and not described.refused:
         raise UsageError(f"{described.location} has no port with a SOAP binding over HTTP")
     wsdl = _Definitions(documents)
-    return Contract(documents, tuple(Port(port, _operations(wsdl, port)) for port in described.ports))
+    ports = tuple(Port(port, _operations(wsdl, port)) for port in described.ports)
+    return Contract(documents, ports, described.refused)
 
 
 def schemas(documents: Documents) -> Iterator[tuple[str, Element]]:
