@@ -245,7 +245,7 @@ def _arguments(documents: Documents, port: Port, name: str) -> str:
     from castile.typed.sample import sample
 
     try:
-        contract = contract_of(documents)
+        contract = contract_of(documents, whole=False)
         operation = contract.port(port.service or None, port.name).operations[name]
         given = sample(Codec(contract, Limits(), "off").operation(operation).request)
     except (CastileError, KeyError):

@@ -451,10 +451,8 @@ def _operations(wsdl: str | Path, settings: Settings, validate: str) -> Operatio
     from castile.typed.contract import read
     from castile.typed.operations import Operations
 
-    contract = read(Loader(allow=settings.documents_from).load(wsdl))
-    for refused in contract.refused:  # a service offers what its WSDL says, all of it
-        raise refused.reason
-    return Operations(contract, settings.limits, validate)
+    documents = Loader(allow=settings.documents_from).load(wsdl)
+    return Operations(read(documents), settings.limits, validate)
 
 
 def _answers(handlers: Mapping[str, Handler], action: str) -> bool | None:

@@ -85,7 +85,8 @@ def target(
     from castile.typed.calling import Calls
     from castile.typed.contract import read
 
-    contract = read(Loader(fetch=fetch, allow=settings.documents_from).load(source))
+    documents = Loader(fetch=fetch, allow=settings.documents_from).load(source)
+    contract = read(documents, whole=False)
     chosen = contract.port(service, port)
     given = None if policy is None else replace(policy, soap=chosen.soap)
     policy = policy_of(chosen.described, given, held, settings)

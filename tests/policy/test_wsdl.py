@@ -701,9 +701,12 @@ def test_an_extension_that_must_be_understood_is_an_assertion() -> None:
 def test_a_client_of_one_port_doesnt_mind_another_that_cant_be_used() -> None:
     from castile.typed.contract import read
 
-    contract = read(documents(wsdl(service='<wsdl:port name="R" binding="t:Nowhere"/>')))
+    made = documents(wsdl(service='<wsdl:port name="R" binding="t:Nowhere"/>'))
+    contract = read(made, whole=False)
     assert contract.port(name="P").name == "P"
     with pytest.raises(UsageError, match="Nowhere of port R is defined nowhere"):
         contract.port(name="R")
     with pytest.raises(UsageError, match="say which by service= and port="):
         contract.port()
+    with pytest.raises(UsageError, match="Nowhere of port R is defined nowhere"):
+        read(made)

@@ -126,9 +126,14 @@ class Contract:
         return self.ports[ports.index(meant)]
 
 
-def read(documents: Documents) -> Contract:
-    """The contract in these documents. Raises `UsageError` where there is no port."""
+def read(documents: Documents, *, whole: bool = True) -> Contract:
+    """The contract in these documents. Raises `UsageError` where there is no port.
+
+    `whole`: where one of them can't be used, too; a client of another one doesn't mind.
+    """
     described = describe(documents)
+    for refused in described.refused if whole else ():
+        raise refused.reason
     if not described.ports and not described.refused:
         raise UsageError(f"{described.location} has no port with a SOAP binding over HTTP")
     wsdl = _Definitions(documents)
