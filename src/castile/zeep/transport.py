@@ -248,7 +248,7 @@ class _Shared(ABC, Generic[C]):
 
     def _documents(self, call: Called | None, location: str) -> Documents:
         hosts = {urlsplit(each).netloc.rpartition("@")[2] for each in self._captured}
-        loader = Loader(fetch=self._fetched, allow={*hosts, *self._settings.documents_from} - {""})
+        loader = Loader(fetch=self._fetched, allow=[*(hosts - {""}), *self._settings.documents_from])
         if self._source is not None:
             return loader.load(self._source)
         if location in self._captured:
