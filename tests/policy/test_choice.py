@@ -287,6 +287,29 @@ def test_messages_and_their_endpoint() -> None:
     assert one.protection("urn:tell", "request") == one.application
 
 
+@pytest.mark.row("PO-04", "PO-08")
+def test_what_a_message_cannot_have_of_its_own() -> None:
+    """A context that begins at one message; an alternative that goes with none of the endpoint's."""
+    over_tls = filled(OVER_TLS)
+    session = re.search(r"<sp:SecureConversationToken.*</sp:SecureConversationToken>", SECURE, re.DOTALL)
+    assert session is not None
+    endorsing = f"<sp:EndorsingSupportingTokens><wsp:Policy>{session[0]}</wsp:Policy>"
+    context = f"<wsp:Policy>{endorsing}</sp:EndorsingSupportingTokens></wsp:Policy>"
+    with pytest.raises(PolicyError, match=r"sp:SecureConversationToken .* stands at a message"):
+        reading(over_tls, bindingInput=context)
+    with pytest.raises(PolicyError, match="what the request of Ask asks for can't be met"):
+        reading(over_tls, bindingInput="<wsp:Policy><wsp:ExactlyOne/></wsp:Policy>")
+    supporting = context.replace(session[0], "<sp:HttpsToken/>")
+    with pytest.raises(PolicyError, match=r"sp:HttpsToken .* can't be a supporting token"):
+        reading(over_tls, bindingInput=supporting)
+
+
+@pytest.mark.row("PO-20")
+def test_addressing_that_one_message_asks_for_is_for_all() -> None:
+    found = reading(PLAIN, bindingOutput="<wsp:Policy><wsam:Addressing/></wsp:Policy>").policy
+    assert found.addressed
+
+
 @pytest.mark.row("CO-09")
 def test_what_is_encrypted_at_the_endpoint_is_so_in_lifecycle_messages() -> None:
     assert reading(ENCRYPTED).policy.encrypt_lifecycle

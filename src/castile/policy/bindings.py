@@ -279,7 +279,6 @@ def _supporting(
             found += [
                 (_row(token, scope, (signed, encrypted, endorsing), own, transport=transport), token)
                 for token in tokens
-                if token.kind != "https"
             ]
     return sorted(found, key=lambda each: (list(_KINDS).index(each[0].token), each[0].endorsing))
 

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Final
 
 from castile.errors import PolicyError
-from castile.messages.policy import Alternative, Assertion
+from castile.messages.policy import Alternative, Assertion, Policy
 from castile.policy import Direction, EndpointPolicy, MessagePolicy, ProtectionPolicy
 from castile.policy.addressing import addressing_of
 from castile.policy.bindings import Section, section_of
@@ -225,7 +225,7 @@ _HTTP: Final[dict[str, HTTPAuthentication]] = {
 
 def _endpoint(port: Port, alternative: Alternative, notes: Notes) -> EndpointPolicy:
     level = _Level.of(alternative, notes)
-    application, rows = _messages(port, alternative, level, notes)
+    application, rows, edition = _messages(port, alternative, level, notes)
     section, reliable = level.section, level.reliable
     facts: dict[str, object] = {}
     if section is not None:
@@ -243,8 +243,8 @@ def _endpoint(port: Port, alternative: Alternative, notes: Notes) -> EndpointPol
     asked = section.http_authentication if section is not None else None
     return EndpointPolicy(
         soap=port.soap,
-        addressing=level.addressing or WSA_1_0,
-        addressed=level.addressing is not None or reliable.edition is not None or "bootstrap" in facts,
+        addressing=edition or WSA_1_0,
+        addressed=edition is not None or reliable.edition is not None or "bootstrap" in facts,
         reliability=reliable.edition,
         delivery=reliable.delivery,
         application=application,
@@ -286,14 +286,20 @@ def _contexts(section: Section, session: Session, notes: Notes) -> dict[str, obj
 
 def _messages(
     port: Port, alternative: Alternative, level: _Level, notes: Notes
-) -> tuple[ProtectionPolicy | None, tuple[MessagePolicy, ...]]:
-    """What protects the application's messages, and those for which it is something else.
+) -> tuple[ProtectionPolicy | None, tuple[MessagePolicy, ...], Addressing | None]:
+    """What protects the application's messages, those for which it is something else, and how they
+    are addressed, which one message may ask for all.
 
     Where all messages agree, and differ from the endpoint's own policy in encryption only, that is
     the rule, and lifecycle messages are the exception: so WCF and CXF write it.
     """
     base = level.protection
-    rows = [row for each in port.operations for row in _rows(port, each, frozenset(alternative), notes)]
+    found = [
+        row for each in port.operations for row in _rows(port, each, frozenset(alternative), level, notes)
+    ]
+    rows = [row for row, _ in found]
+    asked = (each.addressing for each in (level, *(other for _, other in found)))
+    addressing = next((each for each in asked if each is not None), None)
     spoken = {row.protection for row in rows}
     named = level.section is not None and level.section.named
     if not named and spoken - {base}:
@@ -301,8 +307,8 @@ def _messages(
     if len(spoken) == 1:
         (only,) = spoken
         if not named or _in_clear(only) == _in_clear(base):
-            return only, ()
-    return base, tuple(row for row in rows if row.protection != base)
+            return only, (), addressing
+    return base, tuple(row for row in rows if row.protection != base), addressing
 
 
 _ONLY_MESSAGES: Final = (
@@ -316,25 +322,35 @@ def _in_clear(protection: ProtectionPolicy | None) -> ProtectionPolicy | None:
 
 
 def _rows(
-    port: Port, operation: Operation, own: frozenset[Assertion], notes: Notes
-) -> Iterator[MessagePolicy]:
+    port: Port, operation: Operation, own: frozenset[Assertion], base: _Level, notes: Notes
+) -> Iterator[tuple[MessagePolicy, _Level]]:
     asked: ProtectionPolicy | None = None
     for action, direction in _directions(operation):
-        policy = port.message_alternatives.get((operation.name, direction), ())
-        foreign = frozenset(chain(*port.alternatives)) - own
-        candidates = [each for each in policy if own <= frozenset(each) and foreign.isdisjoint(each)]
+        policy = port.message_alternatives.get((operation.name, direction))
+        if policy is None:
+            continue
+        candidates = _beside(policy, own, port)
         if direction == "fault" and any(frozenset(each) == own for each in candidates):
             continue  # nothing is attached to it: a fault is protected as the response
         if not candidates:
-            continue
-        protection = _safest(candidates, notes)
+            text = f"what the {direction} of {operation.name} asks for can't be met"
+            raise Unusable(f"{_subject(port)}: {text}")
+        level = _safest(candidates, base, notes)
+        protection = level.protection
         if direction == "request":
             asked = protection
         elif protection is not None and asked is not None:
             protection = replace(protection, supporting=asked.supporting)  # which are of requests
         answers = "" if direction == "request" else operation.action
         element = {"request": operation.body, "response": operation.response_body}.get(direction)
-        yield MessagePolicy(action, direction, protection, answers, element or "")
+        yield MessagePolicy(action, direction, protection, answers, element or ""), level
+
+
+def _beside(policy: Policy, own: frozenset[Assertion], port: Port) -> list[Alternative]:
+    """What a message may have with the endpoint's alternative, rather than with another of its."""
+    foreign = frozenset(chain(*port.alternatives)) - own
+    found = [each for each in policy if own <= frozenset(each)]
+    return [each for each in found if foreign.isdisjoint(each)] or found
 
 
 def _directions(operation: Operation) -> Iterator[tuple[str, Direction]]:
@@ -345,21 +361,25 @@ def _directions(operation: Operation) -> Iterator[tuple[str, Direction]]:
         yield action, "fault"
 
 
-def _safest(candidates: list[Alternative], notes: Notes) -> ProtectionPolicy | None:
+def _safest(candidates: list[Alternative], base: _Level, notes: Notes) -> _Level:
     """Of what a message may have beside the endpoint's alternative. Raises `Unusable`."""
-    found: list[tuple[ProtectionPolicy | None, Notes]] = []
+    found: list[tuple[_Level, Notes]] = []
     failures: list[Unusable] = []
     for each in candidates:
         tried = notes.fresh()
         try:
-            found.append((_Level.of(each, tried).protection, tried))
+            level = _Level.of(each, tried)
+            session = level.section.session if level.section is not None else None
+            if session is not None and (base.section is None or base.section.session is None):
+                raise notes.refuse(session.assertion, "stands at a message", "contexts are the endpoint's")
+            found.append((level, tried))
         except Unusable as error:
             failures.append(error)
     if not found:
         raise failures[0]
-    protection, chosen = max(found, key=lambda each: (*_coverage(each[0]), -each[1].warnings))
+    level, chosen = max(found, key=lambda each: (*_coverage(each[0].protection), -each[1].warnings))
     notes.findings += chosen.findings
-    return protection
+    return level
 
 
 def _coverage(protection: ProtectionPolicy | None) -> tuple[object, ...]:
