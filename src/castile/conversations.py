@@ -312,9 +312,9 @@ class Conversations:
 
     async def reject_replay(self, inbound: Inbound) -> None:
         """Refuse an answer that came before."""
-        evidence, expires, now = inbound.verified.evidence, inbound.verified.expires, self.now()
-        if evidence:
-            await self.commit(lambda tx: tx.reject_replay(evidence, expires, now))
+        verified, now = inbound.verified, self.now()
+        if verified.evidence:
+            await self.commit(lambda tx: tx.reject_replay(verified.evidence, verified.expires, now))
 
     # the end
 

@@ -20,7 +20,7 @@ from castile.security.anchors import Anchors
 from castile.security.signature import DIGESTS, mac, sign
 from castile.versions import DS, FAMILIES, WSSE, WSU, XENC
 from tests.security.authority import Issued
-from tests.security.insider import ID, base64, changed, copy, first
+from tests.security.insider import ID, base64, changed, copy, drop, first
 from tests.security.made import CONTEXT, SECRET, context_key, receive
 from tests.security.shapes import BODY, BOOTSTRAPS, CONFIRMED, Shape, bootstrap, context
 
@@ -395,3 +395,29 @@ def test_a_key_of_another_length_than_the_suite_s_encrypts_nothing(name: str) ->
     key = context_key(FAMILIES["1.3"]) if name == "context" else SealedKey(SECRET, "c2hhMQ==")
     with pytest.raises(UsageError, match="16 bytes, and this one has 32"):
         Shape(policy, request=False, sent={"key": key}).protected()
+
+
+@pytest.mark.row("MS-20", "MS-54")
+def test_a_request_that_comes_back_is_no_response() -> None:
+    """Both sides have the key of a symmetric binding, and no signature covers how it names its key."""
+    shape = Shape(bootstrap("anonymous", signature_confirmation=False))
+    made = shape.protected()
+    assert made.key is not None
+    kind = "http://docs.oasis-open.org/wss/oasis-wss-soap-message-security-1.1#EncryptedKey"
+
+    def reflect(root: etree._Element) -> None:
+        carried = first(root, f".//{{{XENC}}}EncryptedKey")
+        for reference in list(root.iter(f"{{{WSSE}}}Reference")):
+            parent = reference.getparent()
+            if parent is not None and reference.get("URI") == f"#{carried.get('Id')}":
+                parent.remove(reference)
+                name = etree.SubElement(parent, f"{{{WSSE}}}KeyIdentifier", ValueType=f"{kind}SHA1")
+                name.text = made.key.sha1 if made.key is not None else ""
+        drop(carried)
+
+    keys = replace(shape.keys(), sealed={made.key.sha1: made.key})
+    payload = changed(made.payload, reflect)
+    expected = shape.expectation(request=False, confirmations=None)
+    assert receive(payload, expected, keys).body_content == BODY  # nothing else is wrong with it
+    with pytest.raises(SecurityFailure, match="sent back"):
+        receive(payload, replace(expected, confirmations=(made.signature_values,)), keys)

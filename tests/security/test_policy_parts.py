@@ -14,7 +14,7 @@ from castile.messages.soap import Header
 from castile.policy import ProtectionPolicy
 from castile.policy.parts import DEFAULT_HEADERS, NO_PARTS, HeaderPart, Parts
 from castile.security.anchors import Anchors
-from castile.versions import WSA_1_0, WSSE11, WSU, XENC
+from castile.versions import WSA_1_0, WSSE, WSSE11, WSU, XENC
 from tests.security.insider import changed, copy, first
 from tests.security.shapes import BODY, Shape, bootstrap, context
 
@@ -229,3 +229,23 @@ def test_an_asymmetric_signature_without_encryption(request_: bool) -> None:
         shape.received(payload.replace(b"100<", b"900<"))
     with pytest.raises(UsageError, match="sealed"):
         Shape(policy("mutual"), request=request_, sent={"key": None}).protected()
+
+
+@pytest.mark.row("MS-50", "MS-20")
+@SIDES
+@pytest.mark.parametrize("name", BINDINGS)
+def test_a_message_without_what_is_signed_is_nobodys(name: str, request_: bool) -> None:
+    """Where a policy signs some headers only, leaving them out doesn't leave out who sends it."""
+    to = frozenset({HeaderPart(WSA_1_0.namespace, "To"), ACTION})
+    asked = Shape(policy(name, replace(ONLY, signed_headers=to).in_clear, timestamp=False), request=request_)
+
+    def strip(root: etree._Element) -> None:
+        for path in (f".//{{{WSA_1_0.namespace}}}To", f".//{{{WSA_1_0.namespace}}}Action"):
+            for block in root.findall(path):
+                root[0].remove(block)
+        del first(root, f".//{{{WSSE}}}Security")[:]
+
+    payload = asked.protected().payload
+    assert asked.received(payload).signatures
+    with pytest.raises(SecurityFailure, match="isn't signed"):
+        asked.received(changed(payload, strip))

@@ -95,8 +95,22 @@ def test_an_unsigned_token_is_remembered_by_its_nonce() -> None:
         theirs = first(etree.fromstring(one), f".//{{{WSSE}}}UsernameToken")
         mine[:] = list(theirs)
 
-    assert shape.received(changed(two, graft)).evidence == shape.received(one).evidence
-    assert shape.received(two).evidence != shape.received(one).evidence
+    assert shape.received(changed(two, graft)).nonce == shape.received(one).nonce != b""
+    assert shape.received(two).nonce != shape.received(one).nonce
+
+
+@pytest.mark.row("MS-12", "MS-76")
+def test_a_token_of_somebody_else_makes_no_new_message() -> None:
+    """Whoever has an account puts his own unsigned token into a message that he has seen."""
+    shape = Shape(policy("context", user(password="digest")))
+    seen, mine = (shape.protected(seed).payload for seed in (1, 2))
+
+    def graft(root: etree._Element) -> None:
+        token = first(root, f".//{{{WSSE}}}UsernameToken")
+        token[:] = list(first(etree.fromstring(mine), f".//{{{WSSE}}}UsernameToken"))
+
+    again = shape.received(changed(seen, graft))
+    assert not set(shape.received(seen).evidences).isdisjoint(again.evidences)
 
 
 # ---------------------------------------------------------------- certificates

@@ -151,6 +151,17 @@ def test_tampering_with_the_signature_over_the_timestamp() -> None:
     with_context(header, "twice")
 
 
+@pytest.mark.row("MS-57", "MS-76")
+def test_a_signature_that_may_cover_anything_is_good_for_nothing() -> None:
+    """Without a Timestamp it would do for every message, and at every service."""
+    sent = Shape(transport(replace(ENDORSING, parts=TO), timestamp=False))
+    assert sent.received().principal == "CN=client,O=Test"
+    absent = replace(NO_PARTS, signed_headers=frozenset({HeaderPart("urn:app", "Session")}))
+    for row in (ENDORSING, replace(ENDORSING, parts=absent)):
+        with pytest.raises(SecurityFailure, match="doesn't sign the Timestamp"):
+            sent.received(policy=transport(row, timestamp=False))
+
+
 @pytest.mark.row("MS-71", "MS-20")
 def test_nothing_encrypted_is_taken_for_tls() -> None:
     """A message of the symmetric binding, over TLS, isn't what the policy says."""

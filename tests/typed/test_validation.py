@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from lxml import etree
 
 from castile.errors import Malformed
+from castile.typed.schema import Validator
 from tests.typed.contracts import BODIES, values
 
 XSI = "http://www.w3.org/2001/XMLSchema-instance"
@@ -265,3 +267,17 @@ def test_a_message_brings_no_schema_of_its_own(hint: str, tmp_path: Path) -> Non
 def test_another_element(operation: str, body: bytes, told: str) -> None:
     with pytest.raises(Malformed, match=told):
         values(operation).decode_request(body)
+
+
+def test_a_value_that_libxml2_gives_up_on_is_refused() -> None:
+    """Some patterns take it back and forth over a value, until it has an error of its own."""
+    schema = etree.XMLSchema(
+        etree.fromstring(
+            '<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema"><xs:element name="r"><xs:simpleType>'
+            '<xs:restriction base="xs:string"><xs:pattern value="(a|aa)+b"/></xs:restriction>'
+            "</xs:simpleType></xs:element></xs:schema>"
+        )
+    )
+    problem = Validator(schema).problem(etree.fromstring(f"<r>{'a' * 2_000}</r>"))
+    assert problem is not None
+    assert "too much work" in str(problem)

@@ -165,6 +165,21 @@ def test_wsse_username_is_taken_as_credential(one: Bank) -> None:
             assert service(client).Transfer(**TRANSFER) == ANSWER
 
 
+@pytest.mark.row("CL-11", "SC-36")
+def test_users_of_one_transport_are_told_apart(one: Bank) -> None:
+    """The second user's call goes out as his own, not under what the first one has proved."""
+    with castile.zeep.Transport(**one.options(credentials=None)) as transport, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ada, stranger = (
+            zeep.Client(one.wsdl, transport=transport, wsse=UsernameToken(name, USERS["ada"]))
+            for name in ("ada", "mallory")
+        )
+        assert service(ada).Transfer(**TRANSFER) == ANSWER
+        with pytest.raises(castile.CastileError):
+            service(stranger).Transfer(**TRANSFER)
+        assert service(ada).Transfer(**TRANSFER) == ANSWER
+
+
 @pytest.mark.row("CL-11")
 def test_wsse_signatures_are_refused(one: Bank) -> None:
     class Signing:

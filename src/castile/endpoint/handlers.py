@@ -108,8 +108,8 @@ def accept(party: Party, tx: Transaction, inbound: Inbound, now: Now) -> Outcome
         )
     turn = Turn(party, tx, inbound, now)
     turn.recheck()
-    if inbound.verified.evidence and not inbound.names_sequence:
-        tx.reject_replay(inbound.verified.evidence, inbound.verified.expires, now)
+    for evidence in inbound.verified.evidences if not inbound.names_sequence else ():
+        tx.reject_replay(evidence, inbound.verified.expires, now)
     return rule(turn)
 
 

@@ -77,7 +77,8 @@ class Turn:
         return next((key for key in endorsers if key.kind == "context"), None) or self._signer()
 
     def _signer(self) -> KeyIdentity | None:
-        signers = (each.key for each in self.inbound.verified.signatures if not each.endorsing)
+        verified = self.inbound.verified  # over TLS a context may endorse another's signature too
+        signers = (each.key for each in verified.signatures if verified.transport or not each.endorsing)
         return next((key for key in signers if key.kind == "context"), None)
 
     def principal(self) -> str | None:

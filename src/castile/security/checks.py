@@ -63,13 +63,17 @@ def check_bound(reading: Reading, primary: Signed | None, policy: ProtectionPoli
 
     None: right only where the policy has nothing signed.
     """
-    if primary is None and (policy.signs_body or policy.timestamp):
+    if primary is None and (policy.signs_body or policy.timestamp or policy.parts.signed_headers):
+        # Also where none of the headers is there: they are all that tells who sent it.
         raise _refused("the message isn't signed")
     if sum(not signed.endorsing for signed in reading.signed) > 1:
         raise _refused("more than one signature over the message")
     signed_parts = {part.name for part in primary.covered.values()} if primary is not None else set()
     if primary is not None:
         _check_signer(primary.key, policy, request=reading.expectation.request)
+        if any(primary.signature.value in attempt for attempt in reading.expectation.confirmations or ()):
+            # Both sides have the key, and nothing covers how a signature refers to it.
+            raise _refused("the response is the request itself, sent back")
     if policy.signs_body and "Body" not in signed_parts:
         raise SecurityFailure("the Body isn't signed", part="Body")
     if policy.timestamp and "wsu:Timestamp" not in signed_parts:
@@ -124,8 +128,14 @@ def check_channel(expectation: Expectation, policy: ProtectionPolicy) -> None:
 
 
 def _check_row(reading: Reading, signed: Signed, row: SupportingToken, policy: ProtectionPolicy) -> None:
-    """One endorsing signature over TLS covers the Timestamp and the parts of its token."""
-    if policy.timestamp and not any(signed.covers(entry) for entry in reading.of(Timestamp)):
+    """One endorsing signature over TLS covers the Timestamp and the parts of its token.
+
+    One that must cover nothing would be good for every message, and at every service.
+    """
+    parts = row.parts
+    stamped = any(signed.covers(entry) for entry in reading.of(Timestamp))
+    named = parts.signed_body or parts.every_header or required_headers(reading.blocks, parts)
+    if not stamped and (policy.timestamp or not named):
         raise _refused(f"the {row.token} token doesn't sign the Timestamp")
     _check_endorser(reading, signed, row)
 

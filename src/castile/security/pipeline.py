@@ -107,9 +107,11 @@ class Verified:
     evidence: bytes = field(repr=False)
     """The primary signature's value: seen again, it is a replay."""
     expires: float
-    """UTC seconds: until then the evidence must be remembered."""
+    """UTC seconds: until then `evidences` must be remembered."""
     contexts: tuple[tuple[str | None, str], ...] = ()
     """``wsu:Id`` and Identifier of each SecurityContextToken that the message carries."""
+    nonce: bytes = field(default=b"", repr=False)
+    """As `evidence`, of a UsernameToken that the primary signature doesn't cover."""
     transport: Literal["request", "response"] | None = None
     """TLS covers all of it. A response is then from the server whose certificate was verified; who
     sent a request only its tokens tell."""
@@ -119,6 +121,11 @@ class Verified:
         if reference.local is None:
             return reference.uri
         return next((found for name, found in self.contexts if name == reference.local), None)
+
+    @property
+    def evidences(self) -> tuple[bytes, ...]:
+        """What no other message may show again."""
+        return tuple(each for each in (self.evidence, self.nonce) if each)
 
     @property
     def values(self) -> tuple[bytes, ...]:
@@ -198,7 +205,7 @@ def _judged(
     timestamp: Timestamp | None = None
     until = now.utc + timers.timestamp_ttl + timers.clock_skew
     sender: str | None = None
-    evidence = b""
+    evidence = nonce = b""
     try:
         if policy is not None and policy.binding == "transport":
             primary = None
@@ -207,7 +214,10 @@ def _judged(
             check_bound(reading, primary, policy)
         timestamp, until = check_timestamp(reading, policy, now, timers)
         sender = principal(reading, primary, keys, expectation)
-        evidence, until = _evidence(reading, primary, until, now, timers)
+        nonce, until = _nonce(reading, primary, until, now, timers)
+        evidence = primary.signature.value if primary is not None else b""
+        if primary is None and not nonce and policy is not None:
+            evidence = _evidence(reading)
     except SecurityFailure as error:
         reading.wrong(error)
     except Malformed as error:
@@ -216,33 +226,37 @@ def _judged(
         raise reading.failure
     if reading.body.element is None:
         raise SecurityFailure("the Body isn't signed", part="Body")
-    return _verified(reading, primary, timestamp, sender, evidence, until)
+    return _verified(reading, primary, timestamp, sender, (evidence, nonce), until)
 
 
-def _evidence(
+def _evidence(reading: Reading) -> bytes:
+    """What makes a message one of its kind that no primary signature and no nonce does (features MS-76).
+
+    WCF sends several messages of one millisecond under one signature over TLS, so there its
+    MessageID counts too; without one nothing tells a repetition from another.
+    """
+    own = [(block.text or "").encode() for block in reading.headers if block.tag in _MESSAGE_IDS]
+    own += [canonical(reading.envelope.body)] if reading.opening.encrypted else []
+    values = [signed.signature.value for signed in reading.signed]
+    return sha256(b"\0".join((*own, *values))).digest() if own else b""
+
+
+def _nonce(
     reading: Reading, primary: Signed | None, until: float, now: Now, timers: Timers
 ) -> tuple[bytes, float]:
-    """What no other message may show again, and until when that is remembered (features MS-76).
+    """Of a user whom no signature covers his nonce, and until when it is remembered.
 
-    The primary signature's value; of a user whom no signature covers his nonce; else what makes the
-    message one of its kind. WCF sends several messages of one millisecond under one signature over
-    TLS, so there its MessageID counts too; without one nothing tells a repetition from another.
+    Beside the signature, not in its place: whoever has an account could put a token of his own into
+    another's message, and send that again.
     """
-    if reading.expectation.policy is None:
-        return (primary.signature.value if primary is not None else b""), until
-    for entry in reading.of(UsernameToken):
+    for entry in reading.of(UsernameToken) if reading.expectation.policy is not None else ():
         token = entry.token
         unsigned = primary is None or not primary.covers(entry)
         if unsigned and isinstance(token, UsernameToken) and token.nonce is not None:
             fresh = check_freshness(token, now, timers)
             nonce = sha256(b"\0".join((b"nonce", token.name.encode(), token.nonce))).digest()
             return nonce, max(until, fresh)
-    if primary is not None:
-        return primary.signature.value, until
-    own = [(block.text or "").encode() for block in reading.headers if block.tag in _MESSAGE_IDS]
-    own += [canonical(reading.envelope.body)] if reading.opening.encrypted else []
-    values = [signed.signature.value for signed in reading.signed]
-    return (sha256(b"\0".join((*own, *values))).digest() if own else b""), until
+    return b"", until
 
 
 def _reading(
@@ -267,7 +281,7 @@ def _verified(
     primary: Signed | None,
     timestamp: Timestamp | None,
     principal: str | None,
-    evidence: bytes,
+    evidences: tuple[bytes, bytes],
     until: float,
 ) -> Verified:
     policy, expectation = reading.expectation.policy, reading.expectation
@@ -305,7 +319,8 @@ def _verified(
         timestamp=timestamp,
         principal=principal,
         reply_key=reply_key,
-        evidence=evidence,
+        evidence=evidences[0],
+        nonce=evidences[1],
         expires=until,
         transport=carried,
         contexts=tuple(

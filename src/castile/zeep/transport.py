@@ -25,7 +25,7 @@ from castile.async_client import AsyncClient
 from castile.client import Client
 from castile.clock import system
 from castile.config import Settings
-from castile.credentials import TLS, CertificateSource, TrustSource
+from castile.credentials import TLS, CertificateSource, TrustSource, Username
 from castile.endpoint.party import reliability_log
 from castile.errors import CastileError, FaultReceived, PolicyError, UsageError
 from castile.front import Credential, Quality, Reply, own_http, shows
@@ -129,7 +129,8 @@ class _Shared(ABC, Generic[C]):
         self._described: dict[str, Description] = {}
         self._policies: dict[tuple[int, frozenset[str]], EndpointPolicy] = {}
         """By port and the credentials that there are."""
-        self._clients: dict[tuple[str, str], C] = {}
+        self._clients: dict[tuple[str, str, Username | None], C] = {}
+        """By address, binding, and the user of `wsse=`: nobody's messages go out as another's."""
         self._lock = threading.Lock()
         self._told: set[str] = set()
 
@@ -213,7 +214,7 @@ class _Shared(ABC, Generic[C]):
         secured = policy.application is not None or bool(policy.messages)
         action = operation.action if policy.addressed else operation.soap_action or ""
         credential = {"credentials": credentials or username, "service_certificate": certificate}
-        client = self._client(address, port, policy, credential)
+        client = self._client((address, port.binding, username), policy, credential)
         return _Exchange(client, asked, action, operation.one_way, secured)
 
     def _target(self, call: Called | None, address: str, envelope: Any) -> tuple[Port, Operation] | None:
@@ -274,13 +275,15 @@ class _Shared(ABC, Generic[C]):
             known = self._policies[id(port), held] = policy_of(port, self._policy, held, self._settings)
         return known
 
-    def _client(self, address: str, port: Port, policy: EndpointPolicy, credential: dict[str, Any]) -> C:
+    def _client(
+        self, which: tuple[str, str, Username | None], policy: EndpointPolicy, credential: dict[str, Any]
+    ) -> C:
         with self._lock:
-            found = self._clients.get((address, port.binding))
+            found = self._clients.get(which)
             if found is None:
                 options = self._options | credential
-                found = self._made(address, policy=policy, http=self._http, **options)
-                self._clients[address, port.binding] = found
+                found = self._made(which[0], policy=policy, http=self._http, **options)
+                self._clients[which] = found
             return found
 
     @abstractmethod
