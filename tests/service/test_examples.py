@@ -146,3 +146,21 @@ def test_what_can_t_be_served(place: tuple[Path, int], application: str, told: s
     refused = run("-c", COMMAND, "serve", application, folder=place[0])
     assert refused.returncode == 2
     assert told in refused.stderr
+
+
+@pytest.mark.row("OP-03")
+def test_a_secured_message_is_shown(place: tuple[Path, int]) -> None:
+    """Nobody is asked: a context that doesn't exist is stood in for."""
+    folder = place[0]
+    (folder / "service.log").write_text("")
+    (folder / "password").write_text("secret")
+    command = [
+        *("-c", COMMAND, "call", "bank.wsdl", "Tell", "text=hello", "--preview"),
+        *("--policy", "wcf-ws2007http-username-direct", "--service-certificate", "service.crt"),
+        *("--user", "ada", "--password", "file:password"),
+    ]
+    clear, protected = told(folder, *command).splitlines()
+    assert (">hello<" in clear, ">hello<" in protected) == (True, False)
+    assert "EncryptedData" in protected
+    refused = run(*command[:-1], "secret", folder=folder)
+    assert (refused.returncode, "env:NAME or file:PATH" in refused.stderr) == (2, True)

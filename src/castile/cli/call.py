@@ -19,6 +19,7 @@ from castile.errors import UsageError
 @click.argument("arguments", nargs=-1, metavar="[NAME=TEXT | NAME:=JSON]...")
 @click.option("--service", metavar="NAME", help="The service, where the WSDL has several.")
 @click.option("--port", metavar="NAME", help="The port, where there are several.")
+@click.option("--policy", metavar="NAME", help="The named set that is in force, where the WSDL doesn't say.")
 @click.option("--user", metavar="NAME", help="The user's name.")
 @click.option("--password", metavar="WHERE", help="The user's password: env:NAME or file:PATH.")
 @click.option("--certificate", metavar="FILE", help="Our certificate with its key, PEM or PKCS#12.")
@@ -34,6 +35,7 @@ def call(
     arguments: tuple[str, ...],
     service: str | None,
     port: str | None,
+    policy: str | None,
     user: str | None,
     password: str | None,
     certificate: str | None,
@@ -52,6 +54,7 @@ def call(
     """
     from castile.client import Client
     from castile.credentials import Certificate, Username
+    from castile.policy.sets import policy_set
 
     given = dict(map(_argument, arguments))
     credentials: list[Username | Certificate] = []
@@ -66,6 +69,7 @@ def call(
         wsdl,
         service=service,
         port=port,
+        policy=None if policy is None else policy_set(policy),
         credentials=credentials or None,
         service_certificate=service_certificate,
         store=store,
