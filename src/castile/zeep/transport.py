@@ -248,8 +248,9 @@ class _Shared(ABC, Generic[C]):
             return known
 
     def _documents(self, call: Called | None, location: str) -> Documents:
-        hosts = {urlsplit(each).netloc.rpartition("@")[2] for each in self._captured}
-        loader = Loader(fetch=self._fetched, allow=[*(hosts - {""}), *self._settings.documents_from])
+        hosts: list[str] = [urlsplit(each).netloc.rpartition("@")[2] for each in self._captured]
+        listed = [*filter(None, hosts), *self._settings.documents_from]
+        loader = Loader(fetch=self._fetched, allow=listed)
         if self._source is not None:
             return loader.load(self._source)
         if location in self._captured:
