@@ -22,9 +22,13 @@ from castile.versions import SOAP_1_2, WSU, part_name
 _OPTIONS: Final = {
     "username": 'castile.Username("NAME", "env:PASSWORD")',
     "certificate": 'castile.Certificate("client.pem")',
-    "tls-certificate": 'castile.Certificate("client.pem")',
 }
 """Credentials as an example gives them."""
+_OTHERS: Final = {
+    "tls-certificate": 'tls=castile.TLS(certificate="client.pem")',
+    "service-certificate": 'service_certificate="service.pem"',
+}
+"""What an example gives beside them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +229,7 @@ def example(inspection: Inspection, port: Port, wanted: Collection[str]) -> list
     if credentials:
         row = credentials[0] if len(credentials) == 1 else f"[{', '.join(credentials)}]"
         arguments.append(f"    credentials={row},")
-    arguments += ['    service_certificate="service.pem",'] if "service-certificate" in wanted else []
+    arguments += [f"    {_OTHERS[name]}," for name in wanted if name in _OTHERS]
     verb = "send" if operation.one_way else "call"
     call = f"client.{verb}({json.dumps(operation.name)}{_arguments(documents, port, operation.name)})"
     return [

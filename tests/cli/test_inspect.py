@@ -67,6 +67,7 @@ def test_policy_uris() -> None:
     assert "TLS is required, with a certificate of the client" in result.output
     assert "a Timestamp is required" in result.output
     assert "Missing credentials:\n    a certificate for TLS" in result.output
+    assert 'tls=castile.TLS(certificate="client.pem"),' in result.output
     dangling = run("inspect", case("003-policyuris", "dangling.wsdl"))
     assert dangling.exit_code == 1
     assert "dangling.wsdl:24: portType refers to the policy '#nowhere'" in dangling.output

@@ -531,6 +531,13 @@ def test_a_policy_of_an_unknown_edition_is_no_absence_of_policy() -> None:
     ):
         with pytest.raises(PolicyError, match=r"a policy of the edition .*, which castile can't read"):
             port(binding=element)
+    for attribute in (
+        'PolicyURIs="#x"',
+        'p:PolicyURIs="#x" xmlns:p="http://schemas.xmlsoap.org/ws/2002/12/policy"',
+    ):
+        text = wsdl().decode().replace('<wsdl:portType name="PT"', f'<wsdl:portType name="PT" {attribute}')
+        with pytest.raises(PolicyError, match=r"the attribute .*PolicyURIs is of no edition"):
+            described(text).port()
     attachment = "<wsp:PolicyAttachment><wsp:AppliesTo/></wsp:PolicyAttachment>"
     with pytest.raises(PolicyError, match="attached by wsp:PolicyAttachment are not read"):
         port(definitions=attachment)

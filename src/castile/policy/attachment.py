@@ -102,9 +102,13 @@ class Attachments:
                 raise PolicyError(f"{place}: a policy of the edition {namespace}, which castile can't read")
             elif child.tag in _EXTENSIONS or (_required(child) and namespace not in _UNDERSTOOD):
                 parts.append(((_extension(location, child),),))
-        for name in sorted(POLICY_URIS.intersection(element.keys())):
-            for uri in str(element.get(name)).split():
-                parts.append(self._follow(location, element, uri))
+        for name, uris in sorted(element.attrib.items()):
+            if str(name).rpartition("}")[2] != "PolicyURIs":
+                continue
+            if name not in POLICY_URIS:
+                place = _place(location, element)
+                raise PolicyError(f"{place}: the attribute {name!s} is of no edition that castile can read")
+            parts += [self._follow(location, element, uri) for uri in str(uris).split()]
         return parts
 
     def policy(self, location: str) -> Policy:
