@@ -140,7 +140,7 @@ class AsyncPlain:
 
     async def get(self, *_: object) -> Any:
         """Raises `UsageError`: castile's HTTP client posts only."""
-        raise UsageError("a binding over HTTP GET needs inner=zeep.AsyncTransport()")
+        raise UsageError("a binding over HTTP GET needs inner=zeep.transports.AsyncTransport()")
 
 
 def answered(response: HTTPResponse) -> Answer:
