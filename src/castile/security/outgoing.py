@@ -9,6 +9,7 @@ endorsing signatures (features MS-03).
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Final
@@ -137,7 +138,7 @@ def protect(
 class _Draft:
     """The parts of a message, each as the canonical octets that are digested, then as they go out."""
 
-    __slots__ = ("_body", "_headers", "_hidden", "_message", "_policy", "_veiled", "scopes", "tag")
+    __slots__ = ("_body", "_covers", "_headers", "_hidden", "_message", "_policy", "_veiled", "scopes", "tag")
 
     def __init__(self, message: Message, protection: Protection, tag: str) -> None:
         policy = protection.policy
@@ -146,10 +147,16 @@ class _Draft:
         endorsers = [row.parts for row in policy.supporting if row.endorsing and protection.request]
         self.scopes = (own, *endorsers)
         """What is signed: by the primary signature, and beside it by each that endorses."""
+        self._covers = [_places(scope, message.headers) for scope in self.scopes]
+        """Of each scope the places of its headers."""
         body = any(scope.signed_body or scope.every_header for scope in self.scopes)
         self._body = body_frame(message.soap, message.body, f"{tag}0" if body else None)
+        named = set().union(*self._covers)
         self._headers = [
-            (f"{tag}{n}", self._rendered(header, f"{tag}{n}")) for n, header in enumerate(message.headers, 1)
+            (name := f"{tag}{place + 1}", _header(header, message.soap, name))
+            if place in named
+            else ("", header.render(message.soap))
+            for place, header in enumerate(message.headers)
         ]
         encrypted = policy.parts.encrypted_headers if protection.encrypt else frozenset()
         self._hidden = protection.encrypt and policy.parts.encrypted_body and bool(message.body)
@@ -158,11 +165,6 @@ class _Draft:
             for place, header in enumerate(message.headers if encrypted else ())
             if names(encrypted, header.namespace, header.local)
         ]
-
-    def _rendered(self, header: Header, name: str) -> bytes:
-        if any(_signs(scope, header.namespace, header.local) for scope in self.scopes):
-            return _header(header, self._message.soap, name)
-        return header.render(self._message.soap)
 
     @property
     def hides(self) -> bool:
@@ -184,12 +186,7 @@ class _Draft:
         found = []
         if scope.signed_body or scope.every_header:
             found.append((f"{self.tag}0", b"".join(self._body)))
-        found += [
-            part
-            for part, header in zip(self._headers, self._message.headers, strict=True)
-            if _signs(scope, header.namespace, header.local)
-        ]
-        return found
+        return found + [self._headers[place] for place in self._covers[self.scopes.index(scope)]]
 
     def hide(self, sealer: _Sealer, *, behind: bool = False) -> None:
         """Encrypt what the policy has encrypted; `behind`: before it is signed."""
@@ -197,7 +194,7 @@ class _Draft:
             start, content, end = self._body
             self._body = start, sealer(f"{self.tag}b", CONTENT_TYPE, content, behind=behind), end
         for place in self._veiled:
-            name, octets = self._headers[place]
+            octets, name = self._headers[place][1], f"{self.tag}{place + 1}"
             data = sealer(f"{name}e", ELEMENT_TYPE, octets, behind=behind)
             if not self._policy.encrypted_header:
                 self._headers[place] = f"{name}e", data
@@ -208,10 +205,14 @@ class _Draft:
             self._headers[place] = f"{name}h", block
 
 
-@lru_cache(maxsize=512)
-def _signs(scope: Parts, namespace: str, local: str) -> bool:
-    """Whether a header that goes out is signed in this scope."""
-    return scope.signs_all or scope.signs(namespace, local)
+_signs_all: Final = lru_cache(maxsize=64)(lambda scope: scope.signs_all)
+
+
+def _places(scope: Parts, headers: tuple[Header, ...]) -> Sequence[int]:
+    """Which headers of a message that goes out are signed in a scope."""
+    if _signs_all(scope):
+        return range(len(headers))
+    return [n for n, header in enumerate(headers) if scope.signs(header.namespace, header.local)]
 
 
 def _keys(
