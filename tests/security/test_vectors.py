@@ -254,7 +254,6 @@ def wss4j(path: Path) -> tuple[Verified | None, PeerError | None]:
 
 REFUSED = {
     "usernametoken-derivedkey": "Salt",
-    "rsa15-3des": "tripledes-cbc",
 }
 """What of WSS4J isn't taken, and the word that says why."""
 
