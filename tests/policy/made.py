@@ -108,3 +108,8 @@ def short(alternative: Alternative) -> str:
 
 def shorts(policy: Policy) -> list[str]:
     return [short(each) for each in policy]
+
+
+def line(text: bytes, mark: str) -> int:
+    """Of the first place where `mark` stands."""
+    return text.decode().partition(mark)[0].count("\n") + 1
