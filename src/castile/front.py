@@ -52,7 +52,7 @@ from castile.previewing import Preview, preview
 from castile.protocol import source
 from castile.protocol.conversation import Conversation
 from castile.pump import Pump
-from castile.reading import held_of
+from castile.reading import check_named, held_of
 from castile.security.certificates import CertificateKey
 from castile.store.records import OutboxRow, ReplyRow, SourceRecord
 from castile.target import target
@@ -265,6 +265,8 @@ class Front:
             _check(where.address, where.policy, settings, None if http is not None else shows(tls))
             service, utc = who.certificate or where.service, clock().utc
             check_period(service, "service_certificate=", utc)
+            if who.certificate is None and service is not None:
+                check_named(service, who.trust, utc)
             check_period(who.credential.certificate if who.credential else None, "credentials=", utc)
             party = Party(
                 side="client",

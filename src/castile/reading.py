@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
+
+from cryptography import x509
 
 from castile.config import Settings
 from castile.credentials import Certificate, Username
-from castile.errors import PolicyError
+from castile.errors import PolicyError, SecurityFailure
 from castile.messages.policy import NO_POLICY
 from castile.policy import EndpointPolicy
 from castile.policy.description import Description, Port
 from castile.policy.parse import Held, read
+from castile.security.anchors import Anchors
 
 policy_log: Final = logging.getLogger("castile.policy")
 
@@ -50,6 +53,19 @@ def policy_of(port: Port, given: EndpointPolicy | None, held: Held, settings: Se
 def certificate_of(port: Port) -> bytes | None:
     """The certificate that the port's endpoint reference says to expect, DER (features PO-51)."""
     return next(iter(port.identity.certificates), None) if port.identity is not None else None
+
+
+def check_named(certificate: x509.Certificate, trust: Collection[x509.Certificate], utc: float) -> None:
+    """Refuse a service's certificate that only the WSDL names, where trust= is given and doesn't stand
+    for it (UTC seconds). Raises `PolicyError`."""
+    try:
+        if trust:
+            Anchors.of(trust).check(certificate, (), utc)
+    except SecurityFailure as error:
+        raise PolicyError(
+            f"{error}: it is the one that the WSDL names as the service's. Give the right one as "
+            "service_certificate="
+        ) from None
 
 
 def held_of(credentials: Given, *, service_certificate: bool, tls_certificate: bool = False) -> Held:

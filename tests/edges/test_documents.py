@@ -253,6 +253,26 @@ def test_servers_that_are_allowed(entry: str) -> None:
 
 
 @pytest.mark.row("RE-43")
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://bank.example/s?wsdl", True),
+        ("https://bank.example/s?wsdl", False),
+        ("http://localhost/s?wsdl", False),
+        ("http://127.0.0.1:8080/s?wsdl", False),
+    ],
+)
+def test_what_a_wsdl_by_plain_http_is_worth(url: str, said: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """It says where passwords go and how they are protected."""
+    Loader(fetch=lambda _: wsdl()).load(url.replace("//", "//ada:secret@"))
+    assert ("plain http" in caplog.text) is said
+    assert "secret" not in caplog.text
+    caplog.clear()
+    Loader().load(wsdl(), url)
+    assert ("plain http" in caplog.text) is said
+
+
+@pytest.mark.row("RE-43")
 def test_what_came_by_https_is_completed_by_https() -> None:
     asked: list[str] = []
 

@@ -6,19 +6,23 @@ import re
 from base64 import b64encode
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from lxml import etree
 
+from castile.endpoint.turn import Turn
 from castile.errors import PolicyError, SecurityFailure, UsageError
 from castile.policy import CONTEXT, ENDORSING, USERNAME, ProtectionPolicy, SupportingToken
 from castile.policy.parts import NO_PARTS, HeaderPart, Parts
 from castile.policy.suites import SUITES
+from castile.security.signature import DIGESTS
 from castile.versions import DS, FAMILIES, WSA_1_0, WSSE, WSU
-from tests.security.insider import changed, copy, first
-from tests.security.made import SECRET, context_key
+from castile.xml import canonical
+from tests.security.insider import base64, changed, copy, first, sign
+from tests.security.made import NOW, SECRET, context_key
 from tests.security.shapes import BODY, CONFIRMED, Shape, context, transport
 from tests.security.test_oracle import judged
 
@@ -149,6 +153,27 @@ def test_tampering_with_the_signature_over_the_timestamp() -> None:
     with_context(later, "digest of wsu:Timestamp")
     with_context(twice, "2 signatures")
     with_context(header, "twice")
+
+
+@pytest.mark.row("CO-11", "SC-28")
+def test_a_context_that_signs_another_signature_too_is_still_the_message_s() -> None:
+    """Else its owner would keep it beyond its life: whose context it is is what is checked then."""
+    shape = Shape(transport(ENDORSING, CONTEXT))
+
+    def more(root: etree._Element) -> None:
+        other, own = root.findall(f".//{{{DS}}}Signature")
+        other.set("Id", "other")
+        reference = copy(first(own, f".//{{{DS}}}Reference"))
+        reference.set("URI", "#other")
+        method = first(reference, f"{{{DS}}}DigestMethod").get("Algorithm", "")
+        first(reference, f"{{{DS}}}DigestValue").text = base64(DIGESTS[method](canonical(other)))
+        own[0].append(reference)
+        sign(root, own)
+
+    verified = shape.received(changed(shape.protected().payload, more))
+    assert [each.endorsing for each in verified.signatures] == [False, True]
+    turn: Any = Turn(*cast("Any", (None, None, SimpleNamespace(verified=verified), NOW)))
+    assert turn.context() == context_key(FAMILIES["1.3"]).identifier
 
 
 @pytest.mark.row("MS-57", "MS-76")

@@ -7,9 +7,10 @@ beside it: a WSDL from the network can't make us open a file or ask another serv
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from hashlib import sha256
 from hmac import compare_digest
 from pathlib import Path
@@ -19,6 +20,7 @@ from urllib.request import url2pathname
 
 from castile.clock import Clock, system
 from castile.config import DocumentLimits
+from castile.endpoint.channel import is_loopback
 from castile.errors import CastileError, Exchange, TransportError, UsageError
 from castile.policy.documents import Documents, Reference, kind_of, names, references
 from castile.transport.http import HTTPClient
@@ -26,6 +28,7 @@ from castile.transport.http import HTTPClient
 Fetch = Callable[[str], bytes]
 """Brings the document at a URL; raises whatever says why it can't."""
 
+policy_log: Final = logging.getLogger("castile.policy")
 _PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -69,6 +72,7 @@ class Loader:
         else:
             root, origin = self._root(str(source), documents)
         self._load_references(documents, origin)
+        _warn([origin.asked(location) for location, _ in documents])
         return documents
 
     def _root(self, source: str, documents: Documents) -> tuple[str, _Origin]:
@@ -176,6 +180,19 @@ class Loader:
             f"{place}: the server answered HTTP {response.status}{hint}",
             exchange=Exchange(status=response.status),
         )
+
+
+def _warn(asked: Iterable[str]) -> None:
+    """Say what a document is worth that anybody on the way could have changed."""
+    for parts in map(urlsplit, asked):
+        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+            place = urlunsplit(parts._replace(netloc=_host(parts)))
+            policy_log.warning(
+                "%s came by plain http: whoever stands between chooses the address, the policy and the "
+                "certificate that it names; fetch it by https, or keep a copy in a file",
+                place,
+            )
+            return
 
 
 class _Origin:

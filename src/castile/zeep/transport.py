@@ -25,7 +25,7 @@ from castile.async_client import AsyncClient
 from castile.client import Client
 from castile.clock import system
 from castile.config import Settings
-from castile.credentials import TLS, CertificateSource, TrustSource, Username
+from castile.credentials import TLS, CertificateSource, TrustSource, Username, load_certificate, load_trust
 from castile.endpoint.party import reliability_log
 from castile.errors import CastileError, FaultReceived, PolicyError, UsageError
 from castile.front import Credential, Quality, Reply, own_http, shows
@@ -33,7 +33,7 @@ from castile.policy import EndpointPolicy
 from castile.policy.description import Description, Operation, Port
 from castile.policy.documents import Documents
 from castile.policy.wsdl import describe
-from castile.reading import certificate_of, held_of, is_plain, is_unconcerned, policy_of
+from castile.reading import certificate_of, check_named, held_of, is_plain, is_unconcerned, policy_of
 from castile.transport.adapters import adapted
 from castile.transport.documents import Loader
 from castile.transport.http import HTTP
@@ -283,6 +283,9 @@ class _Shared(ABC, Generic[C]):
             found = self._clients.get(which)
             if found is None:
                 options = self._options | credential
+                named = options["service_certificate"]
+                if self._options["service_certificate"] is None and named is not None:
+                    check_named(load_certificate(named), load_trust(options["trust"]), system().utc)
                 found = self._made(which[0], policy=policy, http=self._http, **options)
                 self._clients[which] = found
             return found
