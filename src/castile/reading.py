@@ -51,7 +51,13 @@ def policy_of(port: Port, given: EndpointPolicy | None, held: Held, settings: Se
 
 
 def certificate_of(port: Port) -> bytes | None:
-    """The certificate that the port's endpoint reference says to expect, DER (features PO-51)."""
+    """The certificate that the port's endpoint reference says to expect, DER (features PO-51).
+
+    None for a WSDL that came over plain HTTP: whoever is on the way could put his own there, and have
+    the password sealed for himself.
+    """
+    if port.place.document.lower().startswith("http:"):
+        return None
     return next(iter(port.identity.certificates), None) if port.identity is not None else None
 
 
