@@ -14,6 +14,7 @@ from castile.errors import PolicyError, SecurityFailure
 from castile.messages.policy import NO_POLICY
 from castile.policy import EndpointPolicy
 from castile.policy.description import Description, Port
+from castile.policy.lint import check
 from castile.policy.parse import Held, read
 from castile.security.anchors import Anchors
 
@@ -26,7 +27,7 @@ def policy_of(port: Port, given: EndpointPolicy | None, held: Held, settings: Se
     """What governs the messages of a port: `given`, else what its WSDL says that these credentials
     can satisfy.
 
-    Raises `PolicyError` for what can't be met.
+    Raises `PolicyError` for what can't be met, or is unsafe by itself (F33).
     """
     if given is not None:
         if given.soap is not port.soap:
@@ -47,7 +48,7 @@ def policy_of(port: Port, given: EndpointPolicy | None, held: Held, settings: Se
     for finding in reading.findings:
         if finding.level == "warning":
             policy_log.warning("%s", finding)
-    return reading.policy
+    return check(reading.policy)
 
 
 def certificate_of(port: Port) -> bytes | None:
