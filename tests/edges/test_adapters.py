@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import requests
 
 import castile
 from castile.config import Limits
-from castile.transport.adapters import adapted
+from castile.transport.adapters import adapted, fetching
 from castile.transport.http import HTTP, HTTPClient, HTTPRequest
 from tests.edges.peer import Peer, answer, echo, serving
 
@@ -117,6 +118,24 @@ def test_redirects_are_not_followed(tried: Tried) -> None:
         with serving(saying(moved)) as peer:
             assert [each.status for each in tried.post(peer.url)] == [307, 307]
         assert other.connections == 0
+
+
+@pytest.mark.row("CL-47", "RE-43")
+@pytest.mark.parametrize("name", ["requests", "httpx"])
+def test_documents_lead_to_no_other_server_by_a_redirect(name: str) -> None:
+    """An imported schema could name its own server, and that send us on to one of ours."""
+    with closing(CLIENTS[name]()) as session, serving(echo) as other:
+        fetch = fetching(session)
+        assert fetch is not None
+        moved = answer(b"", "302 Found", f"Location: {other.url}")
+        with serving(saying(moved)) as peer, pytest.raises(castile.TransportError, match="redirect"):
+            fetch(peer.url)
+        assert other.connections == 0
+
+
+def test_castile_s_own_client_brings_no_documents() -> None:
+    """The loader has one with its own limits."""
+    assert fetching(HTTPClient()) is None
 
 
 @pytest.mark.row("CL-47", "CL-48")

@@ -15,7 +15,7 @@ from typing import Protocol, cast
 
 from castile.clock import Clock, system
 from castile.config import Limits
-from castile.errors import CastileError, TransportError, UsageError
+from castile.errors import CastileError, Exchange, TransportError, UsageError
 from castile.transport.h1 import address_of
 from castile.transport.http import HTTP, HTTPRequest, HTTPResponse, read_retry_after
 
@@ -99,13 +99,23 @@ def adapted(given: object, limits: Limits | None = None, clock: Clock = system) 
 
 
 def fetching(given: object) -> Callable[[str], bytes] | None:
-    """Brings documents by the user's session; None where that can only post, or only in a loop."""
+    """Brings documents by the user's session; None where that can only post, or only in a loop.
+
+    No redirect is followed here either: it would lead to servers that the loader doesn't ask.
+    """
     get = getattr(given, "get", None)
-    if not callable(get) or asyncio.iscoroutinefunction(get):
+    if not callable(get) or asyncio.iscoroutinefunction(get) or callable(getattr(given, "apost", None)):
         return None
+    option = "allow_redirects" if callable(getattr(given, "mount", None)) else "follow_redirects"  # httpx's
 
     def fetch(url: str) -> bytes:
-        answer = get(url)
+        answer = get(url, **{option: False})
+        if 300 <= answer.status_code < 400:
+            status = answer.status_code
+            raise TransportError(
+                f"the server answered HTTP {status}, a redirect, which is not followed: give that address",
+                exchange=Exchange(status=status),
+            )
         answer.raise_for_status()
         content: bytes = answer.content
         return content
