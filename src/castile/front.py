@@ -155,6 +155,17 @@ def own_http(settings: Settings, tls: TLS | ssl.SSLContext | None, clock: Clock)
     return HTTPClient(settings.limits, settings.timers, tls=context, clock=clock)
 
 
+def _carrying(
+    http: object, settings: Settings, tls: TLS | ssl.SSLContext | None, clock: Clock
+) -> HTTP:
+    """What carries messages: the user's own, or castile's."""
+    if http is None:
+        return own_http(settings, tls, clock)
+    if tls is not None:
+        raise UsageError("tls= is for castile's own HTTP client: configure the one in http= itself")
+    return adapted(http, settings.limits, clock)
+
+
 def shows(tls: TLS | ssl.SSLContext | None) -> bool:
     """Whether a certificate of ours is shown in TLS; of an SSLContext nobody knows."""
     return tls is not None and not (isinstance(tls, TLS) and tls.certificate is None)
@@ -248,10 +259,7 @@ class Front:
         store = _location(quality, store)
         settings = settings or Settings()
         self._timeout = settings.timers.call_timeout if timeout is None else timeout
-        if http is not None and tls is not None:
-            raise UsageError("tls= is for castile's own HTTP client: configure the one in http= itself")
-        own = own_http(settings, tls, clock) if http is None else None
-        self._http, self._owns_http = own or adapted(http, settings.limits, clock), own is not None
+        self._http, self._owns_http = _carrying(http, settings, tls, clock), http is None
         self._on_reply = on_reply
         held = held_of(
             credentials, service_certificate=service_certificate is not None, tls_certificate=shows(tls)
