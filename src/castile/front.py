@@ -58,7 +58,7 @@ from castile.store.records import OutboxRow, ReplyRow, SourceRecord
 from castile.target import target
 from castile.transport.adapters import adapted, fetching
 from castile.transport.carrier import Carrier
-from castile.transport.http import HTTPClient
+from castile.transport.http import HTTP, HTTPClient
 from castile.transport.wire import KeyLog, WireLog
 from castile.versions import WSSC
 from castile.waiting import Apart
