@@ -148,6 +148,14 @@ class _Identity:
         certificate = load_certificate(service_certificate) if service_certificate is not None else None
         return cls(username, credential, load_trust(trust), certificate)
 
+    def service(self, expected: x509.Certificate | None, utc: float) -> x509.Certificate | None:
+        """The service's certificate, `expected` if none was given. Raises `UsageError` if it or our
+        own one isn't valid at this moment."""
+        certificate = self.certificate or expected
+        check_period(certificate, "service_certificate=", utc)
+        check_period(self.credential.certificate if self.credential else None, "credentials=", utc)
+        return certificate
+
 
 def own_http(settings: Settings, tls: TLS | ssl.SSLContext | None, clock: Clock) -> HTTPClient:
     """castile's own HTTP client."""
@@ -286,7 +294,7 @@ class Front:
                 identify=new_id,
                 settings=settings,
                 clock=clock,
-                certificate=service,
+                certificate=who.service(where.service, clock().utc),
                 username=who.username,
                 credential=who.credential,
                 trust=who.trust,
