@@ -149,10 +149,12 @@ class _Identity:
         return cls(username, credential, load_trust(trust), certificate)
 
     def service(self, expected: x509.Certificate | None, utc: float) -> x509.Certificate | None:
-        """The service's certificate, `expected` if none was given. Raises `UsageError` if it or our
-        own one isn't valid at this moment."""
+        """The service's certificate; if none was given, the one that its WSDL says to expect. Raises
+        `UsageError` if it or our own one isn't valid at this moment."""
         certificate = self.certificate or expected
         check_period(certificate, "service_certificate=", utc)
+        if self.certificate is None and expected is not None:
+            check_named(expected, self.trust, utc)
         check_period(self.credential.certificate if self.credential else None, "credentials=", utc)
         return certificate
 
@@ -279,22 +281,17 @@ class Front:
         def engine() -> Pump:
             where, who, keylog = endpoint(), identity(), KeyLog.from_environment()
             _check(where.address, where.policy, settings, None if http is not None else shows(tls))
-            service, utc = who.certificate or where.service, clock().utc
-            check_period(service, "service_certificate=", utc)
-            if who.certificate is None and service is not None:
-                check_named(service, who.trust, utc)
-            check_period(who.credential.certificate if who.credential else None, "credentials=", utc)
             party = Party(
                 side="client",
                 address=where.address,
                 to_alias=to_alias,
                 policy=where.policy,
+                certificate=who.service(where.service, clock().utc),
                 store=stores.open(store, seal=seal, settings=settings, clock=clock),
                 random=random,
                 identify=new_id,
                 settings=settings,
                 clock=clock,
-                certificate=who.service(where.service, clock().utc),
                 username=who.username,
                 credential=who.credential,
                 trust=who.trust,
