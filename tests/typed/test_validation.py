@@ -236,6 +236,20 @@ def test_a_refusal_doesn_t_quote_the_message() -> None:
         assert "SECRET" not in str(refused.value) + refused.value.fault.reason
 
 
+def test_a_refusal_doesn_t_quote_a_value_that_libxml2_cuts_off() -> None:
+    with pytest.raises(Malformed) as refused:
+        values("Transfer").decode_request(BODIES["Transfer"].replace("12.50", "9" * 100_000).encode())
+    assert "999" not in str(refused.value) + refused.value.fault.reason
+
+
+@pytest.mark.parametrize("when", ["10000-01-31T12:00:00Z", "2026-01-31T24:00:00Z", "-0044-03-15T12:00:00Z"])
+def test_a_value_that_python_can_not_hold_is_not_taken_for_none(when: str) -> None:
+    """The schema allows it, and zeep would hand None to a handler that is promised a time."""
+    body = BODIES["Transfer"].replace("2026-01-31T12:00:00Z", when).encode()
+    with pytest.raises(Malformed, match="can't be read"):
+        values("Transfer").decode_request(body)
+
+
 @pytest.mark.parametrize("hint", ["schemaLocation", "noNamespaceSchemaLocation"])
 def test_a_message_brings_no_schema_of_its_own(hint: str, tmp_path: Path) -> None:
     """A document can name schemas for itself: nobody here goes and reads them."""

@@ -6,7 +6,9 @@ reaches it, and nothing leaves, that libxml2 has not found valid.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
 from typing import Final
 
@@ -14,6 +16,8 @@ import zeep.exceptions
 import zeep.xsd
 from lxml import etree
 from zeep.xsd.context import XmlParserContext
+from zeep.xsd.elements import attribute
+from zeep.xsd.types import simple
 
 from castile import xml
 from castile.config import Limits
@@ -26,6 +30,7 @@ _XSI: Final = "http://www.w3.org/2001/XMLSchema-instance"
 _NIL: Final = f"{{{_XSI}}}nil"
 _ZEEP: Final = (zeep.exceptions.Error, TypeError, ValueError, ArithmeticError, AttributeError, KeyError)
 """What zeep raises for values that don't fit; it doesn't say which of them when."""
+_strict: Final[ContextVar[bool]] = ContextVar("castile.typed.strict", default=False)
 Arguments = dict[str, object]
 
 
@@ -117,10 +122,13 @@ class Codec:
                 raise _broken(str(problem))
             _settle(element)
         context = XmlParserContext(settings=self._types.settings)
+        token = _strict.set(self._validator is not None)
         try:
             return shape.element.parse(element, self._types, context=context)
         except _ZEEP as error:
             raise _broken(f"{shape.name[1]} can't be read ({type(error).__name__})") from None
+        finally:
+            _strict.reset(token)
 
     def encode(self, shape: Shape | None, value: object) -> bytes:
         """A Body's content, canonical. Raises `UsageError` where the value breaks the schema."""
@@ -257,6 +265,26 @@ class Values:
             raise UsageError(f"{self.operation.name} declares no fault {name!r}; it declares: {known}")
         declared, shape = self._faults[name]
         return declared, self._codec.encode(shape, value)
+
+
+class _Refusing:
+    """zeep's logger of what Python can't hold, as the year 10000, and what zeep makes None of: while a
+    strict codec decodes, the error itself comes out."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._logger, name)
+
+    def exception(self, text: str, *values: object) -> None:
+        if _strict.get():
+            raise  # the error that zeep has caught
+        self._logger.exception(text, *values)
+
+
+for _module in (attribute, simple):
+    vars(_module)["logger"] = _Refusing(vars(_module)["logger"])
 
 
 class _Nowhere:

@@ -33,6 +33,7 @@ _VALUES: Final = (
     (re.compile(r"^'.*' is not a valid value", re.DOTALL), "the value is not a valid value"),
     (re.compile(r"The (value|actual value|element content) '.*'(?= [a-z])", re.DOTALL), r"The \1"),
     (re.compile(r"The QName value '.*'(?= of )", re.DOTALL), "The value"),
+    (re.compile(r"The (value|actual value|element content) '.*", re.DOTALL), r"The \1 isn't allowed"),
     (re.compile(r"key-sequence \[.*\]", re.DOTALL), "key-sequence"),
 )
 """Where libxml2's words quote the message, whose content belongs into no log."""
