@@ -204,10 +204,10 @@ def test_lost_lifecycle_messages(pairs: Pairs, family: str, action: str, event: 
         assert client.call_raw("urn:test/Echo", body(number)) == body(number)
     ended: list[SourceRecord] = []
 
-    def last_look() -> None:  # the store is closed only after the network
+    def last_look() -> None:  # the store is closed only after the HTTP client
         ended.extend(client._store.run(lambda tx: tx.sources()).result())
 
-    pair.network.close = last_look  # type: ignore[method-assign]
+    client._close_http = last_look  # type: ignore[method-assign]
     client.close()
     assert [record.state.phase for record in ended] == [source.Phase.TERMINATED]
     assert pair.bodies == [body(0), body(1)]
