@@ -7,7 +7,7 @@ ARGS        =
 MAKEFLAGS  += --no-print-directory
 environment = tools/environment
 
-.PHONY: help demo test simulate planted kills oracle check format docs bench bench-reliable bench-peers interop interop-smoke clean
+.PHONY: help demo test simulate planted kills oracle check format docs bench bench-reliable bench-peers interop interop-smoke wheels clean
 .DEFAULT_GOAL := help
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo "make bench-reliable   what keeping costs: durable against in memory, a long sequence, many open ones"
 	@echo "make bench-peers castile beside live CXF and Metro, a quarter of an hour (JDK 17 and Maven)"
 	@echo "make interop castile against live CXF and Metro (needs a JDK 17 and Maven); interop-smoke: four cells"
+	@echo "make wheels  whether wheels alone install castile, platform by platform"
 	@echo "make clean   remove everything that these targets made"
 
 demo:
@@ -90,6 +91,10 @@ interop:
 interop-smoke:
 	@$(environment) $(VENV) --editable '.[serve]'
 	@$(VENV)/bin/python interop/run.py --smoke
+
+wheels:
+	@$(environment) $(VENV) --editable '.[serve,test]'
+	@$(VENV)/bin/python tools/wheels.py
 
 clean:
 	@rm -rf $(VENV) $(ORACLE) docs/_build build dist interop/.work interop/*/target .mypy_cache .pytest_cache .ruff_cache .hypothesis
