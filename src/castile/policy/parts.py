@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 
 from castile.versions import NETRM, WSA, WSMC, WSRM
@@ -48,7 +48,6 @@ class Parts:
         """The same with nothing encrypted: what a lifecycle message has (features CO-09)."""
         return replace(self, encrypted_body=False, encrypted_headers=frozenset())
 
-
     @property
     def signs_all(self) -> bool:
         """Whether every header that is sent is signed: also where no policy names any, for then
@@ -64,6 +63,7 @@ DEFAULT_PARTS: Final = Parts()
 NO_PARTS: Final = Parts(signed_body=False, signed_headers=frozenset(), encrypted_body=False)
 
 
-def names(parts: Set[HeaderPart], namespace: str, name: str) -> bool:
+@lru_cache(maxsize=1_024)
+def names(parts: frozenset[HeaderPart], namespace: str, name: str) -> bool:
     """Whether a header block is one of `parts`."""
     return HeaderPart(namespace) in parts or HeaderPart(namespace, name) in parts

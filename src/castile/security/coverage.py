@@ -12,11 +12,11 @@ from functools import lru_cache
 from typing import Final
 
 from castile.errors import SecurityFailure
-from castile.policy.parts import DEFAULT_PARTS, HeaderPart, Parts
-from castile.versions import NETRM, WSA, WSMC, WSRM, part_name
-from castile.xml import Element
+from castile.policy.parts import DEFAULT_HEADERS, DEFAULT_PARTS, HeaderPart, Parts
+from castile.versions import WSA, WSRM, part_name
+from castile.xml import Element, name_of
 
-SIGNED_NAMESPACES: Final = frozenset({*WSA, *WSRM, WSMC, NETRM})
+SIGNED_NAMESPACES: Final = frozenset(part.namespace for part in DEFAULT_HEADERS)
 """Reliability and addressing read these; signed where no policy says otherwise (features MS-51)."""
 _REPEATED: Final = frozenset(
     [f"{{{namespace}}}RelatesTo" for namespace in WSA]
@@ -37,12 +37,6 @@ def _row(tag: str) -> tuple[str, bool]:
     return part_name(namespace[1:], local), namespace[1:] in SIGNED_NAMESPACES
 
 
-@lru_cache(maxsize=1_024)
-def _signs(parts: Parts, tag: str) -> bool:
-    namespace, _, local = tag.rpartition("}")
-    return parts.signs(namespace[1:], local)
-
-
 def is_read(block: Element) -> bool:
     """Whether reliability or addressing reads this header block."""
     return _row(str(block.tag))[1]
@@ -50,7 +44,7 @@ def is_read(block: Element) -> bool:
 
 def required_headers(headers: Iterable[Element], parts: Parts = DEFAULT_PARTS) -> list[Element]:
     """The header blocks that must be signed wherever they occur."""
-    return [block for block in headers if _signs(parts, str(block.tag))]
+    return [block for block in headers if parts.signs(*name_of(block))]
 
 
 def doubled_headers(headers: Iterable[Element]) -> list[str]:

@@ -9,9 +9,10 @@ libraries is imported here: a session is told by its class.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import Protocol, cast
+from typing import Protocol, TypeVar, cast
 
 from castile.clock import Clock, system
 from castile.config import Limits
@@ -20,6 +21,7 @@ from castile.transport.h1 import address_of
 from castile.transport.http import HTTP, HTTPRequest, HTTPResponse, read_retry_after
 
 _CHUNK = 65_536
+Opened = TypeVar("Opened", covariant=True)
 
 
 class _Answer(Protocol):
@@ -52,7 +54,7 @@ class _HttpxAnswer(_Answer, Protocol):
     def aiter_bytes(self, chunk_size: int) -> AsyncIterator[bytes]: ...
 
 
-class _HttpxClient(Protocol):
+class _HttpxClient(Protocol[Opened]):
     def stream(
         self,
         method: str,
@@ -62,20 +64,7 @@ class _HttpxClient(Protocol):
         headers: dict[str, str],
         timeout: float,
         follow_redirects: bool,
-    ) -> AbstractContextManager[_HttpxAnswer]: ...
-
-
-class _HttpxAsyncClient(Protocol):
-    def stream(
-        self,
-        method: str,
-        url: str,
-        *,
-        content: bytes,
-        headers: dict[str, str],
-        timeout: float,
-        follow_redirects: bool,
-    ) -> AbstractAsyncContextManager[_HttpxAnswer]: ...
+    ) -> Opened: ...
 
 
 def adapted(given: object, limits: Limits | None = None, clock: Clock = system) -> HTTP:
@@ -123,13 +112,30 @@ def fetching(given: object) -> Callable[[str], bytes] | None:
     return fetch
 
 
-class _Adapter:
-    """What the adapters share."""
+class Adapter(ABC):
+    """What every adapter has, of whatever the user gave: it is used, never closed."""
+
+    _loop: asyncio.AbstractEventLoop | None = None
+    """Of one that lives in a loop: what the pump's threads send goes there."""
 
     def __init__(self, session: object, most: int, clock: Clock) -> None:
         self._given: object | None = session
         self._most = most
         self._clock = clock
+
+    @abstractmethod
+    def post(self, request: HTTPRequest, timeout: float) -> HTTPResponse:
+        """As `HTTP.post`."""
+
+    async def apost(self, request: HTTPRequest, timeout: float) -> HTTPResponse:
+        """As `HTTP.apost`: beside a loop each exchange has a thread."""
+        return await asyncio.to_thread(self.post, request, timeout)
+
+    def _posted(self, request: HTTPRequest, timeout: float, whose: str) -> HTTPResponse:
+        """From a thread, by the loop."""
+        if self._loop is None or not self._loop.is_running():
+            raise TransportError(f"the loop of the {whose} doesn't run")
+        return asyncio.run_coroutine_threadsafe(self.apost(request, timeout), self._loop).result()
 
     def close(self) -> None:
         """Let go of the session, which is its owner's to close."""
@@ -152,8 +158,8 @@ class _Adapter:
         if len(body) > self._most:
             raise TransportError(f"the answer is larger than {self._most} bytes")
 
-    def _response(self, answer: _Answer, body: bytearray) -> HTTPResponse:
-        headers = tuple((name.lower(), value) for name, value in answer.headers.items())
+    def _response(self, answer: _Answer, body: bytes | bytearray) -> HTTPResponse:
+        headers = tuple((str(name).lower(), str(value)) for name, value in answer.headers.items())
         found = dict(headers)
         return HTTPResponse(
             answer.status_code,
@@ -173,8 +179,8 @@ class _Adapter:
         return TransportError(f"the exchange with {where} failed in the session: {type(error).__name__}")
 
 
-class _Requests(_Adapter):
-    """A ``requests.Session``. Beside a loop each exchange has a thread."""
+class _Requests(Adapter):
+    """A ``requests.Session``."""
 
     def post(self, request: HTTPRequest, timeout: float) -> HTTPResponse:
         deadline, body = self._clock().tick + timeout, bytearray()
@@ -198,16 +204,13 @@ class _Requests(_Adapter):
             raise self._failure(error, request, timeout) from error
         return self._response(answer, body)
 
-    async def apost(self, request: HTTPRequest, timeout: float) -> HTTPResponse:
-        return await asyncio.to_thread(self.post, request, timeout)
 
-
-class _Httpx(_Adapter):
-    """An ``httpx.Client``. Beside a loop each exchange has a thread."""
+class _Httpx(Adapter):
+    """An ``httpx.Client``."""
 
     def post(self, request: HTTPRequest, timeout: float) -> HTTPResponse:
         deadline, body = self._clock().tick + timeout, bytearray()
-        client = cast("_HttpxClient", self._session)
+        client = cast("_HttpxClient[AbstractContextManager[_HttpxAnswer]]", self._session)
         try:
             with client.stream(
                 "POST",
@@ -224,23 +227,17 @@ class _Httpx(_Adapter):
             raise self._failure(error, request, timeout) from error
         return self._response(answer, body)
 
-    async def apost(self, request: HTTPRequest, timeout: float) -> HTTPResponse:
-        return await asyncio.to_thread(self.post, request, timeout)
 
-
-class _AsyncHttpx(_Adapter):
-    """An ``httpx.AsyncClient``, which lives in one loop: what the pump's threads send goes there."""
-
-    _loop: asyncio.AbstractEventLoop | None = None
+class _AsyncHttpx(Adapter):
+    """An ``httpx.AsyncClient``, which lives in one loop."""
 
     def post(self, request: HTTPRequest, timeout: float) -> HTTPResponse:
-        if self._loop is None or not self._loop.is_running():
-            raise TransportError("the loop of the httpx.AsyncClient doesn't run")
-        return asyncio.run_coroutine_threadsafe(self.apost(request, timeout), self._loop).result()
+        return self._posted(request, timeout, "httpx.AsyncClient")
 
     async def apost(self, request: HTTPRequest, timeout: float) -> HTTPResponse:
         self._loop = asyncio.get_running_loop()
-        client, body = cast("_HttpxAsyncClient", self._session), bytearray()
+        client = cast("_HttpxClient[AbstractAsyncContextManager[_HttpxAnswer]]", self._session)
+        body = bytearray()
         try:
             async with (
                 asyncio.timeout(timeout),

@@ -11,71 +11,53 @@ import zeep
 from zeep.wsdl.utils import etree_to_string
 
 from castile.clock import system
-from castile.errors import CastileError, TransportError, UsageError
-from castile.transport.h1 import address_of
-from castile.transport.http import HTTP, HTTPRequest, HTTPResponse, read_retry_after
+from castile.errors import TransportError, UsageError
+from castile.transport.adapters import Adapter
+from castile.transport.http import HTTP, HTTPRequest, HTTPResponse
 from castile.zeep.envelopes import Answer
 
 _REDIRECTED: Final = "the inner transport followed a redirect: a signed message is for one endpoint"
 
 
-class InnerHTTP:
+class InnerHTTP(Adapter):
     """A zeep transport of the user's, sync or async, as castile's HTTP client: its `post` carries the
     bytes, with whatever its session has."""
 
     def __init__(self, inner: Any, most: int) -> None:
-        self._inner = inner
-        self._most = most
+        super().__init__(inner, most, system)
         self._async = inspect.iscoroutinefunction(inner.post)
-        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def _inner(self) -> Any:
+        return self._session
 
     def post(self, request: HTTPRequest, timeout: float) -> HTTPResponse:
         if self._async:
-            if self._loop is None or not self._loop.is_running():
-                raise TransportError("the loop of the inner transport doesn't run")
-            return asyncio.run_coroutine_threadsafe(self.apost(request, timeout), self._loop).result()
-        if self._inner is None:
-            raise UsageError("this HTTP client is closed")
+            return self._posted(request, timeout, "inner transport")
+        inner = timed(self._inner, timeout)
         try:
-            answer = timed(self._inner, timeout).post(request.url, request.body, dict(request.headers))
+            answer = inner.post(request.url, request.body, dict(request.headers))
         except Exception as error:
             raise self._failure(error, request, timeout) from error
-        return self._response(answer)
+        return self._whole(answer)
 
     async def apost(self, request: HTTPRequest, timeout: float) -> HTTPResponse:
         if not self._async:
-            return await asyncio.to_thread(self.post, request, timeout)
+            return await super().apost(request, timeout)
         self._loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timeout):
                 answer = await self._inner.post(request.url, request.body, dict(request.headers))
         except Exception as error:
             raise self._failure(error, request, timeout) from error
-        return self._response(answer)
+        return self._whole(answer)
 
-    def close(self) -> None:
-        """Let go of the transport, which is its owner's to close."""
-        self._inner = None
-
-    def _response(self, answer: Any) -> HTTPResponse:
+    def _whole(self, answer: Any) -> HTTPResponse:
         if getattr(answer, "history", None):
             raise TransportError(_REDIRECTED)
-        body: bytes = answer.content
-        if len(body) > self._most:
-            raise TransportError(f"the answer is larger than {self._most} bytes")
-        headers = tuple((str(name).lower(), str(value)) for name, value in answer.headers.items())
-        found = dict(headers)
-        after = read_retry_after(found.get("retry-after"), system().utc)
-        return HTTPResponse(answer.status_code, body, found.get("content-type", ""), after, headers)
-
-    @staticmethod
-    def _failure(error: Exception, request: HTTPRequest, timeout: float) -> CastileError:
-        if isinstance(error, CastileError):
-            return error
-        where = address_of(request.url).place
-        if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
-            return TransportError(f"no whole answer from {where} within {timeout:g} s")
-        return TransportError(f"the exchange with {where} failed in the session: {type(error).__name__}")
+        body = bytearray()
+        self._grown(body, answer.content)
+        return self._response(answer, body)
 
 
 def timed(inner: Any, seconds: float | None) -> Any:
@@ -87,9 +69,8 @@ def timed(inner: Any, seconds: float | None) -> Any:
     return other
 
 
-class SessionTransport:
-    """The user's ``requests.Session`` or ``httpx.Client`` as a zeep transport that leaves it as it is:
-    zeep's own would put its name into the headers, and an adapter into the session."""
+class _Plain:
+    """Loads by the user's session, if there is one, and posts by castile's HTTP client."""
 
     def __init__(self, session: Any, http: HTTP, seconds: float) -> None:
         self.session = session
@@ -100,6 +81,11 @@ class SessionTransport:
     def load(self, url: str) -> bytes:
         """A document."""
         return _loaded(self.session, url)
+
+
+class SessionTransport(_Plain):
+    """The user's ``requests.Session`` or ``httpx.Client`` as a zeep transport that leaves it as it is:
+    zeep's own would put its name into the headers, and an adapter into the session."""
 
     def post_xml(self, address: str, envelope: Any, headers: dict[str, str]) -> Answer:
         """What has no policy, as zeep wrote it."""
@@ -115,19 +101,9 @@ class SessionTransport:
         return self.session.get(address, params=params, headers=headers)
 
 
-class AsyncPlain:
+class AsyncPlain(_Plain):
     """Loads as zeep loads, and carries what has no policy by castile's HTTP client: no httpx is
     needed."""
-
-    def __init__(self, session: object, http: HTTP, seconds: float) -> None:
-        self.session = session
-        self.operation_timeout: float | None = None
-        self._http = http
-        self._seconds = seconds
-
-    def load(self, url: str) -> bytes:
-        """A document."""
-        return _loaded(self.session, url)
 
     async def post_xml(self, address: str, envelope: Any, headers: dict[str, str]) -> Answer:
         """What has no policy, as zeep wrote it."""
